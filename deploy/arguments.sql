@@ -1,0 +1,129 @@
+-- Deploy app_jobs:arguments to pg
+-- requires: error_codes
+
+begin;
+
+set local lock_timeout = '5s';
+
+create function app_jobs.check_worker_id(worker_id text) returns void
+language plpgsql
+immutable
+as $$
+begin
+    if worker_id is null then
+        raise exception 'worker_id is null'
+            using errcode = '22004',
+                hint = 'Give each worker process a name of its own, 1 to 200 characters.';
+    elsif char_length(worker_id) not between 1 and 200 then
+        raise exception 'worker_id has % characters: "%"', char_length(worker_id), left(worker_id, 60)
+            using errcode = '22023',
+                hint = 'Give each worker process a name of its own, 1 to 200 characters.';
+    end if;
+end;
+$$;
+
+create function app_jobs.check_not_null(argument text, is_null boolean, hint text) returns void
+language plpgsql
+immutable
+as $$
+begin
+    if check_not_null.is_null then
+        raise exception '% is null', check_not_null.argument
+            using errcode = '22004', hint = check_not_null.hint;
+    end if;
+end;
+$$;
+
+create function app_jobs.check_length(argument text, value text, most integer) returns void
+language plpgsql
+immutable
+as $$
+begin
+    if char_length(check_length.value) not between 1 and check_length.most then
+        raise exception '% has % characters: "%"',
+            check_length.argument, char_length(check_length.value), left(check_length.value, 60)
+            using errcode = '22023', hint = format('It takes 1 to %s characters.', check_length.most);
+    end if;
+end;
+$$;
+
+create function app_jobs.check_positive(argument text, value interval) returns void
+language plpgsql
+immutable
+as $$
+begin
+    if check_positive.value <= interval '0' then
+        raise exception '% is %', check_positive.argument, check_positive.value
+            using errcode = '22023', hint = 'Give a positive interval, like ''1 minute''.';
+    end if;
+end;
+$$;
+
+create function app_jobs.check_job(
+    identifier text, job_key text, queue_name text, max_attempts integer, retry_after interval
+) returns void
+language plpgsql
+immutable
+as $$
+begin
+    perform app_jobs.check_not_null(
+        'identifier', check_job.identifier is null, 'Name the task to run, 1 to 126 characters.'
+    );
+    perform app_jobs.check_length('identifier', check_job.identifier, 126);
+    perform app_jobs.check_length('job_key', check_job.job_key, 512);
+    perform app_jobs.check_length('queue_name', check_job.queue_name, 200);
+    perform app_jobs.check_positive('retry_after', check_job.retry_after);
+    if check_job.max_attempts < 1 then
+        raise exception 'max_attempts is %', check_job.max_attempts
+            using errcode = '22023', hint = 'Give at least 1, or leave it out for the task''s default.';
+    end if;
+end;
+$$;
+
+revoke all on function app_jobs.check_worker_id(text) from public;
+revoke all on function app_jobs.check_not_null(text, boolean, text) from public;
+revoke all on function app_jobs.check_length(text, text, integer) from public;
+revoke all on function app_jobs.check_positive(text, interval) from public;
+revoke all on function app_jobs.check_job(text, text, text, integer, interval) from public;
+
+comment on function app_jobs.check_worker_id(text) is
+'Refuse a worker id that is null or not 1 to 200 characters long.
+
+worker_id  names one process
+
+Errors: 22004, 22023. Roles: internal.';
+comment on function app_jobs.check_not_null(text, boolean, text) is
+'Refuse a null argument.
+
+argument  its name, for the message
+is_null   whether it is null
+hint      what to give instead
+
+Errors: 22004. Roles: internal.';
+comment on function app_jobs.check_length(text, text, integer) is
+'Refuse an empty or too long text; null passes.
+
+argument  its name, for the message
+value     the text
+most      characters allowed
+
+Errors: 22023. Roles: internal.';
+comment on function app_jobs.check_positive(text, interval) is
+'Refuse an interval that is not positive; null passes.
+
+argument  its name, for the message
+value     the interval
+
+Errors: 22023. Roles: internal.';
+comment on function app_jobs.check_job(text, text, text, integer, interval) is
+'Refuse what cannot stand in a job: the checks that add_job() and add_jobs() share.
+
+identifier    1 to 126 characters, not null
+job_key       up to 512 characters, or null
+queue_name    up to 200 characters, or null
+max_attempts  1 or more, or null
+retry_after   positive, or null
+
+Errors: 22004, 22023. Roles: internal.';
+
+commit;

@@ -1,0 +1,161 @@
+-- Deploy app_jobs:complete_jobs to pg
+-- requires: get_jobs
+
+begin;
+
+set local lock_timeout = '5s';
+
+create function app_jobs.complete_jobs(
+    worker_id text,
+    job_ids bigint[],
+    leases integer[] default null,
+    results json[] default null
+) returns setof bigint
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    v_tids tid[];
+    v_queued boolean;
+    v_lines text[];
+    v_tasks text[];
+    v_ids bigint[];
+    v_claimed_again boolean;
+    v_keeps boolean;
+begin
+    perform app_jobs.check_worker_id(complete_jobs.worker_id);
+    perform app_jobs.check_not_null(
+        'job_ids', complete_jobs.job_ids is null, 'Give the ids of the jobs to complete.'
+    );
+    if cardinality(complete_jobs.leases) <> cardinality(complete_jobs.job_ids)
+        or cardinality(complete_jobs.results) <> cardinality(complete_jobs.job_ids)
+    then
+        raise exception '% job_ids, % leases, % results', cardinality(complete_jobs.job_ids),
+            coalesce(cardinality(complete_jobs.leases)::text, 'no'),
+            coalesce(cardinality(complete_jobs.results)::text, 'no')
+            using errcode = '22023', hint = 'Give one lease and one result for each job, or none at all.';
+    end if;
+
+    -- The fence: whoever does not hold the lease any more ends nothing. Rows that others have locked are skipped, since
+    -- a producer may have one locked until the end of a long transaction: they are not returned, so try them again.
+    select array_agg(h.ctid), bool_or(h.seat is not null)
+    into v_tids, v_queued
+    from (
+        select j.ctid, j.seat
+        from unnest(complete_jobs.job_ids, complete_jobs.leases) as given(id, lease)
+        inner join app_jobs.jobs as j on j.id = given.id
+        where
+            j.locked_by = complete_jobs.worker_id
+            and (given.lease is null or j.lease = given.lease)
+        for update of j skip locked
+    ) as h;
+    if v_tids is null then
+        return;
+    end if;
+    if v_queued then
+        select q.queue_lines, q.tasks into v_lines, v_tasks from app_jobs.queues_left(v_tids) as q;
+    end if;
+
+    v_keeps := exists (select from app_jobs.tasks as t where t.keep_completed > interval '0');
+    with gone as materialized (
+        delete from app_jobs.jobs as j
+        where j.ctid = any(v_tids)
+        returning j.*
+    ),
+
+    kept as (
+        insert into app_jobs.finished_jobs (
+            id, database_id, queue_name, task_identifier, payload, attributes, priority, run_at, attempts,
+            max_attempts, lease, key, last_error, retry_after, created_at, started_at, state, finished_by, result,
+            keep_until
+        )
+        select
+            g.id, g.database_id, g.queue_name, g.task_identifier, g.payload, g.attributes, g.priority, g.run_at,
+            g.attempts, g.max_attempts, g.lease, g.key, g.last_error, g.retry_after, g.created_at, g.locked_at,
+            'completed', g.locked_by, complete_jobs.results[array_position(complete_jobs.job_ids, g.id)],
+            clock_timestamp() + t.keep_completed
+        from gone as g
+        inner join app_jobs.tasks as t on t.task_identifier = g.task_identifier
+        where v_keeps and t.keep_completed > interval '0'
+        returning id
+    )
+
+    select array_agg(g.id), bool_or(g.lease > 1) into v_ids, v_claimed_again from gone as g;
+    if v_claimed_again then
+        delete from app_jobs.job_errors as e
+        where
+            e.job_id = any(v_ids)
+            and not exists (select from app_jobs.finished_jobs as f where f.id = e.job_id);
+    end if;
+    if v_lines is not null then
+        perform app_jobs.advance_queues(v_lines, v_tasks, true);
+    end if;
+    return query select i.id from unnest(v_ids) as i(id);
+end;
+$$;
+
+create function app_jobs.complete_job(
+    worker_id text,
+    job_id bigint,
+    lease integer default null,
+    result json default null
+) returns app_jobs.jobs
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+    v_job app_jobs.jobs;
+begin
+    perform app_jobs.check_not_null('job_id', complete_job.job_id is null, 'Give the id of the job to complete.');
+    select j.* into v_job from app_jobs.jobs as j where j.id = complete_job.job_id;
+    perform app_jobs.complete_jobs(
+        complete_job.worker_id, array[complete_job.job_id], array[complete_job.lease], array[complete_job.result]
+    );
+    if not found then
+        v_job := null;
+    end if;
+    return v_job;
+end;
+$$;
+
+revoke all on function app_jobs.complete_jobs(text, bigint[], integer[], json[]) from public;
+revoke all on function app_jobs.complete_job(text, bigint, integer, json) from public;
+grant execute on function app_jobs.complete_jobs(text, bigint[], integer[], json[]) to app_jobs_worker;
+grant execute on function app_jobs.complete_job(text, bigint, integer, json) to app_jobs_worker;
+
+comment on function app_jobs.complete_jobs(text, bigint[], integer[], json[]) is
+'Finish jobs that this worker holds. What is kept of them is the task''s keep_completed.
+
+worker_id  the holder, as given to get_jobs()
+job_ids    the jobs
+leases     the lease of each (jobs.lease at the claim); null: whichever the worker holds
+results    the result of each; null: none
+
+Returns: the ids of those really completed. One that is missing was taken over, or another transaction has its row locked
+just now: heartbeat() returns it in the second case, then try again.
+Errors: 22004, 22023. Locks: the jobs, skipping locked ones; their queues. Roles: app_jobs_worker.';
+comment on function app_jobs.complete_job(text, bigint, integer, json) is
+'Finish a job that this worker holds.
+
+worker_id  the holder, as given to get_job()
+job_id     the job
+lease      the lease being finished (jobs.lease at the claim); null: whichever the worker holds
+result     kept as long as the task''s keep_completed says
+
+Returns: the job as it was; a row of nulls if the worker does not hold it, or another transaction has its row locked.
+Errors: 22004, 22023. Locks: the job, skipping a locked one; its queue. Roles: app_jobs_worker.';
+
+commit;

@@ -1,0 +1,181 @@
+-- Deploy app_jobs:get_jobs to pg
+-- requires: tick
+
+begin;
+
+set local lock_timeout = '5s';
+
+create function app_jobs.get_jobs(
+    worker_id text,
+    task_identifiers text[] default null,
+    job_expiry interval default '4 hours',
+    job_limit integer default 1
+) returns setof app_jobs.jobs
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := clock_timestamp();
+    v_left integer := get_jobs.job_limit;
+    v_most integer := get_jobs.job_limit;
+    v_paused text[];
+    v_leases jsonb;
+    v_slot integer;
+    v_ids bigint[];
+    v_found integer;
+    v_queued app_jobs.place[];
+    v_after app_jobs.place;
+    v_tids tid[];
+    v_seats app_jobs.seated[];
+    v_count integer;
+    v_claimed integer := 0;
+begin
+    perform app_jobs.check_worker_id(get_jobs.worker_id);
+    perform app_jobs.check_not_null(
+        'job_expiry', get_jobs.job_expiry is null, 'Give the length of the lease, like ''1 minute''.'
+    );
+    perform app_jobs.check_positive('job_expiry', get_jobs.job_expiry);
+    if get_jobs.job_limit is null or get_jobs.job_limit not between 1 and 10000 then
+        raise exception 'job_limit is %', coalesce(get_jobs.job_limit::text, 'null')
+            using errcode = case when get_jobs.job_limit is null then '22004' else '22023' end,
+                hint = 'Ask for 1 to 10000 jobs.';
+    end if;
+
+    if current_setting('transaction_isolation') = 'read committed' then
+        -- Alone in its transaction a call may do others' work, too. In a longer one, what it touches is locked till its
+        -- end: then no more than it asks for.
+        if now() = statement_timestamp() then
+            v_most := 1000;
+        end if;
+        if pg_sequence_last_value('app_jobs.ticked_at') < extract(epoch from v_now) * 1000 - 1000 then
+            perform app_jobs.keep_house(v_most);
+        else
+            if pg_sequence_last_value('app_jobs.activity') >= 1000 then
+                perform app_jobs.turn_slots();
+            end if;
+            perform app_jobs.make_due_ready(v_most);
+        end if;
+    end if;
+
+    v_paused := array(select t.task_identifier from app_jobs.tasks as t where t.paused);
+    v_leases := (
+        select jsonb_object_agg(t.task_identifier, t.retry_after)
+        from app_jobs.tasks as t where t.retry_after is not null
+    );
+    v_slot := app_jobs.enter_slot();
+
+    loop
+        select
+            array_agg(l.tid) filter (where l.queue_line is null),
+            array_agg(l) filter (where l.queue_line is not null),
+            array_agg(l.id)
+        into v_tids, v_queued, v_ids
+        from app_jobs.look('', get_jobs.task_identifiers, v_paused, v_left, v_after) as l;
+        v_found := coalesce(cardinality(v_ids), 0);
+        exit when v_found = 0;
+
+        v_seats := null;
+        if v_queued is not null then
+            v_seats := array(
+                select s from app_jobs.take_seats(v_slot, get_jobs.task_identifiers, v_paused, v_queued) as s
+            );
+            v_tids := v_tids || array(select s.tid from unnest(v_seats) as s);
+        end if;
+
+        v_now := clock_timestamp();
+        return query
+        with claimed as (
+            update app_jobs.jobs as j
+            set
+                attempts = j.attempts + 1,
+                lease = j.lease + 1,
+                locked_by = get_jobs.worker_id,
+                locked_at = v_now,
+                lease_expires_at = v_now + coalesce(
+                    j.retry_after, (v_leases ->> j.task_identifier)::interval, get_jobs.job_expiry
+                ),
+                lease_length = coalesce(
+                    j.retry_after, (v_leases ->> j.task_identifier)::interval, get_jobs.job_expiry
+                ),
+                updated_at = v_now,
+                slot = v_slot,
+                line = null,
+                seat = (select s.seat from unnest(v_seats) as s where s.tid = j.ctid)
+            where j.ctid = any(v_tids)
+            returning j.*
+        )
+
+        select c.* from claimed as c
+        order by c.priority, c.run_at, c.id;
+        get diagnostics v_count = row_count;
+
+        v_claimed := v_claimed + v_count;
+        v_left := v_left - v_count;
+        exit when v_left = 0 or v_found < v_left + v_count;
+        -- Some were parked: look for others behind the last one met.
+        select null, j.priority, j.run_at, j.id, null, null into v_after
+        from app_jobs.jobs as j where j.id = v_ids[v_found];
+    end loop;
+
+    if v_claimed > 0 then
+        perform app_jobs.note_arrivals((v_claimed + 3) / 4);
+    end if;
+end;
+$$;
+
+create function app_jobs.get_job(
+    worker_id text,
+    task_identifiers text[] default null,
+    job_expiry interval default '4 hours'
+) returns app_jobs.jobs
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_job app_jobs.jobs;
+begin
+    select j.* into v_job
+    from app_jobs.get_jobs(
+        get_job.worker_id, get_job.task_identifiers, get_job.job_expiry, 1
+    ) as j;
+    return v_job;
+end;
+$$;
+
+revoke all on function app_jobs.get_jobs(text, text[], interval, integer) from public;
+revoke all on function app_jobs.get_job(text, text[], interval) from public;
+grant execute on function app_jobs.get_jobs(text, text[], interval, integer) to app_jobs_worker;
+grant execute on function app_jobs.get_job(text, text[], interval) to app_jobs_worker;
+
+comment on function app_jobs.get_jobs(text, text[], interval, integer) is
+'Claim the next jobs: the first that are ready by priority, run_at, id and that this worker may take.
+
+worker_id         1 to 200 characters, names one process
+task_identifiers  tasks that it serves; null: all
+job_expiry        length of the leases, positive, unless the job or its task has its own
+job_limit         jobs at most, 1 to 10000
+
+Returns: the jobs, in order, with the lease to finish them by; fewer or none if there are no more.
+Errors: 22004, 22023, JQ002 for a job of a queue at another level than READ COMMITTED.
+Locks: the jobs, skipping locked ones; queues, trying only; the current slot, shared. Roles: app_jobs_worker.';
+comment on function app_jobs.get_job(text, text[], interval) is
+'Claim the next job: get_jobs() with a limit of one.
+
+worker_id         1 to 200 characters, names one process
+task_identifiers  tasks that it serves; null: all
+job_expiry        length of the lease, positive, unless the job or its task has its own
+
+Returns: the job; a row of nulls if there is nothing to do. Errors and locks: as get_jobs(). Roles: app_jobs_worker.';
+
+commit;

@@ -1,0 +1,234 @@
+-- Deploy app_jobs:lines to pg
+-- requires: slots
+
+begin;
+
+set local lock_timeout = '5s';
+
+create function app_jobs.raise_bounds(slot integer, line text) returns void
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+begin
+    -- A closed slot only loses rows, and a claim not yet committed still shows its row as waiting, so what this
+    -- statement sees is a lower bound for everybody. Bounds that another claim is raising are left to it.
+    with stale as materialized (
+        select s.task_identifier, s.priority, s.run_at, s.id
+        from app_jobs.streams as s
+        where s.slot = raise_bounds.slot and s.line = raise_bounds.line
+        for update skip locked
+    ),
+
+    left_over as materialized (
+        select distinct on (j.task_identifier) j.task_identifier, j.priority, j.run_at, j.id
+        from app_jobs.jobs as j
+        where j.slot = raise_bounds.slot and j.line = raise_bounds.line
+        order by j.task_identifier, j.priority, j.run_at, j.id
+    ),
+
+    emptied as (
+        delete from app_jobs.streams as s
+        where
+            s.slot = raise_bounds.slot
+            and s.line = raise_bounds.line
+            and s.task_identifier = any(array(
+                select t.task_identifier from stale as t
+                where t.task_identifier not in (select l.task_identifier from left_over as l)
+            ))
+    )
+
+    update app_jobs.streams as s
+    set priority = l.priority, run_at = l.run_at, id = l.id
+    from stale as t, left_over as l
+    where
+        s.slot = raise_bounds.slot
+        and s.line = raise_bounds.line
+        and s.task_identifier = t.task_identifier
+        and l.task_identifier = t.task_identifier
+        and (l.priority, l.run_at, l.id) > (t.priority, t.run_at, t.id);
+end;
+$$;
+
+create type app_jobs.place as (
+    tid tid, priority integer, run_at timestamptz, id bigint, queue_line text, task_identifier text
+);
+
+create function app_jobs.look(
+    line text,
+    tasks text[],
+    paused text[],
+    wanted integer,
+    after app_jobs.place
+) returns setof app_jobs.place
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+declare
+    c_slots_at_most constant integer := 200;
+    v_tasks text[] := look.tasks;
+    v_low text := '';
+    v_high text;
+    v_left integer := look.wanted;
+    v_seen integer[] := '{}';
+    v_from app_jobs.place[] := '{}';
+    v_head record;
+    v_best record;
+    v_next record;
+    v_after app_jobs.place := coalesce(
+        look.after, row(null, -2147483648, '-infinity', 0, null, null)::app_jobs.place
+    );
+    v_until app_jobs.place;
+    v_count integer;
+    v_at integer;
+begin
+    -- As plain comparisons the task's bounds are checked within the index; "= any" needs a visit to the table.
+    if look.tasks is null then
+        v_high := repeat(case getdatabaseencoding() when 'UTF8' then chr(1114111) else chr(255) end, 127);
+        v_tasks := array(
+            with recursive named(task) as (
+                (
+                    select s.task_identifier from app_jobs.streams as s
+                    where s.line = look.line
+                    order by s.task_identifier limit 1
+                )
+                union all
+                select (
+                    select s.task_identifier from app_jobs.streams as s
+                    where s.line = look.line and s.task_identifier > n.task
+                    order by s.task_identifier limit 1
+                )
+                from named as n
+                where n.task is not null
+            )
+
+            select n.task from named as n where n.task is not null
+        );
+    else
+        select min(t.name), max(t.name) into v_low, v_high from unnest(look.tasks) as t(name);
+    end if;
+
+    loop
+        -- The two slots with the best heads: exact in open slots and in those seen in this call, elsewhere a bound.
+        v_best := null;
+        v_next := null;
+        for v_head in
+            with exact as (
+                select o.slot from app_jobs.open_slots as o where o.slot <> all(v_seen)
+                union all
+                select s.slot from unnest(v_seen) as s(slot)
+            )
+
+            select e.slot, h.priority, h.run_at, h.id, false as closed
+            from exact as e
+            cross join lateral (
+                select j.priority, j.run_at, j.id
+                from app_jobs.jobs as j
+                where
+                    j.slot = e.slot
+                    and j.line = look.line
+                    and j.task_identifier between v_low and v_high
+                    and (look.tasks is null or j.task_identifier = any(look.tasks))
+                    and j.task_identifier <> all(look.paused)
+                    and (j.priority, j.run_at, j.id) > (
+                        coalesce((v_from[array_position(v_seen, e.slot)]).priority, v_after.priority),
+                        coalesce((v_from[array_position(v_seen, e.slot)]).run_at, v_after.run_at),
+                        coalesce((v_from[array_position(v_seen, e.slot)]).id, v_after.id)
+                    )
+                order by j.priority, j.run_at, j.id
+                limit 1
+            ) as h
+            union all
+            select b.slot, b.priority, b.run_at, b.id, true
+            from unnest(v_tasks) as task(name)
+            cross join lateral (
+                select s.slot, s.priority, s.run_at, s.id
+                from app_jobs.streams as s
+                where
+                    s.line = look.line
+                    and s.task_identifier = task.name
+                    and s.slot <> all(v_seen)
+                order by s.priority, s.run_at, s.id
+                limit 2
+            ) as b
+            where task.name <> all(look.paused)
+            order by 2, 3, 4
+        loop
+            if v_best is null then
+                v_best := v_head;
+            elsif v_head.slot <> v_best.slot then
+                v_next := v_head;
+                exit;
+            end if;
+        end loop;
+        exit when v_best is null;
+
+        v_until := row(null, 2147483647, 'infinity', 9223372036854775807, null, null);
+        if v_next is not null then
+            v_until := row(null, v_next.priority, v_next.run_at, v_next.id, null, null);
+        end if;
+        if (v_best.priority, v_best.run_at, v_best.id) <= (v_after.priority, v_after.run_at, v_after.id) then
+            v_best.priority := v_after.priority;
+            v_best.run_at := v_after.run_at;
+            v_best.id := v_after.id + 1;
+        end if;
+
+        return query
+        select
+            j.ctid, j.priority, j.run_at, j.id,
+            app_jobs.queue_line(j.database_id, j.queue_name), j.task_identifier
+        from app_jobs.jobs as j
+        where
+            j.slot = v_best.slot
+            and j.line = look.line
+            and j.task_identifier between v_low and v_high
+            and (look.tasks is null or j.task_identifier = any(look.tasks))
+            and j.task_identifier <> all(look.paused)
+            and (j.priority, j.run_at, j.id) >= (v_best.priority, v_best.run_at, v_best.id)
+            and (j.priority, j.run_at, j.id) < (v_until.priority, v_until.run_at, v_until.id)
+        order by j.priority, j.run_at, j.id
+        limit v_left
+        for update skip locked;
+        get diagnostics v_count = row_count;
+
+        v_left := v_left - v_count;
+        exit when v_left = 0;
+        if v_count = 0 and v_best.closed and current_setting('transaction_isolation') = 'read committed' then
+            perform app_jobs.raise_bounds(v_best.slot, look.line);
+        end if;
+        -- What is left in this slot before the next one's head is locked by others: go on behind it.
+        exit when v_next is null or cardinality(v_seen) >= c_slots_at_most;
+        v_at := coalesce(array_position(v_seen, v_best.slot), cardinality(v_seen) + 1);
+        v_seen[v_at] := v_best.slot;
+        v_from[v_at] := v_until;
+    end loop;
+end;
+$$;
+
+revoke all on function app_jobs.raise_bounds(integer, text) from public;
+revoke all on function app_jobs.look(text, text[], text[], integer, app_jobs.place) from public;
+revoke all on type app_jobs.place from public;
+
+comment on type app_jobs.place is
+'Where a job stands in a line: its row, its position, and what a claim needs to know of it.';
+comment on function app_jobs.raise_bounds(integer, text) is
+'Set the streams of a closed slot to what is left in it; drop those with nothing left.
+
+slot  a closed slot
+line  '''', or a queue''s line
+
+Locks: its streams, skipping locked ones. Roles: internal.';
+comment on function app_jobs.look(text, text[], text[], integer, app_jobs.place) is
+'Lock and return the first jobs of a line that nobody else has locked, in the order priority, run_at, id.
+
+line    '''': the ready jobs; a queue''s line: its parked jobs
+tasks   tasks wanted; null: all
+paused  tasks not wanted
+wanted  jobs at most, 1 or more
+after   only jobs behind this place; null: from the start
+
+Returns: their places, in order. Locks: the jobs returned (for update), skipping locked ones.
+Roles: internal; the caller pins the plans.';
+
+commit;

@@ -1,0 +1,529 @@
+-- Deploy app_jobs:tick to pg
+-- requires: cancel_job
+
+begin;
+
+set local lock_timeout = '5s';
+
+-- When tick() last ran, in milliseconds since 1970; when it last swept, in seconds. Sequences: no dead rows, no lock.
+create sequence app_jobs.ticked_at minvalue 0 start 0;
+create sequence app_jobs.swept_at minvalue 0 start 0;
+create sequence app_jobs.pruned_to minvalue 0 start 0;
+select setval('app_jobs.ticked_at', 0), setval('app_jobs.swept_at', 0), setval('app_jobs.pruned_to', 0);
+
+create function app_jobs.due_slots(kind text, now timestamptz) returns setof integer
+language sql
+stable
+as $$
+    select o.slot from app_jobs.open_slots as o
+    union all
+    (
+        select a.slot
+        from app_jobs.alarms as a
+        where a.kind = due_slots.kind and a.due_at <= due_slots.now
+        order by a.due_at
+        limit 50
+    )
+$$;
+
+create function app_jobs.make_due_ready(most integer) returns integer
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+declare
+    v_now constant timestamptz := clock_timestamp();
+    v_tids tid[];
+begin
+    v_tids := array(
+        select j.ctid
+        from app_jobs.due_slots('run', v_now) as s(slot)
+        -- lateral: slot by slot, whatever the statistics say
+        cross join lateral (
+            select d.ctid
+            from app_jobs.jobs as d
+            where d.slot = s.slot and d.line is null and d.locked_by is null and d.run_at <= v_now
+            for update skip locked
+        ) as j
+        limit make_due_ready.most
+    );
+    if v_tids <> '{}' then
+        update app_jobs.jobs as j
+        set line = '', slot = app_jobs.enter_slot(), updated_at = v_now
+        where j.ctid = any(v_tids);
+        perform app_jobs.note_arrivals(cardinality(v_tids));
+        perform app_jobs.wake_workers();
+    end if;
+    -- An alarm that has gone off is set again, or removed. One that would go off within a second is left as it is: to
+    -- look once more costs less than to write the row for every single job.
+    with rung as materialized (
+        select a.slot, a.due_at
+        from app_jobs.alarms as a
+        where a.kind = 'run' and a.due_at <= v_now
+        order by a.due_at
+        limit 50
+        for update skip locked
+    ),
+
+    next_due as materialized (
+        select r.slot, n.run_at
+        from rung as r
+        left join lateral (
+            select j.run_at
+            from app_jobs.jobs as j
+            where j.slot = r.slot and j.line is null and j.locked_by is null
+            order by j.run_at
+            limit 1
+        ) as n on true
+    ),
+
+    silent as (
+        delete from app_jobs.alarms as a
+        using next_due as n
+        where a.slot = n.slot and a.kind = 'run' and n.run_at is null
+    )
+
+    update app_jobs.alarms as a
+    set due_at = n.run_at
+    from next_due as n
+    where a.slot = n.slot and a.kind = 'run' and n.run_at > v_now + interval '1 second';
+    return cardinality(v_tids);
+end;
+$$;
+
+create function app_jobs.end_expired_leases(most integer) returns integer
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+declare
+    v_now constant timestamptz := clock_timestamp();
+    v_tids tid[];
+begin
+    v_tids := array(
+        select j.ctid
+        from app_jobs.due_slots('lease', v_now) as s(slot)
+        cross join lateral (
+            select d.ctid
+            from app_jobs.jobs as d
+            where d.slot = s.slot and d.lease_expires_at <= v_now
+            for update skip locked
+        ) as j
+        limit end_expired_leases.most
+    );
+    if v_tids <> '{}' then
+        insert into app_jobs.job_errors (job_id, lease, attempt, worker_id, failed_at, error_message)
+        select j.id, j.lease, j.attempts, j.locked_by, v_now, 'lease expired'
+        from app_jobs.jobs as j
+        where j.ctid = any(v_tids);
+        perform app_jobs.let_go(
+            v_tids, null, array_fill('lease expired'::text, array[cardinality(v_tids)]), null, true, false
+        );
+    end if;
+
+    with rung as materialized (
+        select a.slot
+        from app_jobs.alarms as a
+        where a.kind = 'lease' and a.due_at <= v_now
+        order by a.due_at
+        limit 50
+        for update skip locked
+    ),
+
+    next_due as materialized (
+        select r.slot, n.lease_expires_at
+        from rung as r
+        left join lateral (
+            select j.lease_expires_at
+            from app_jobs.jobs as j
+            where j.slot = r.slot and j.lease_expires_at is not null
+            order by j.lease_expires_at
+            limit 1
+        ) as n on true
+    ),
+
+    silent as (
+        delete from app_jobs.alarms as a
+        using next_due as n
+        where a.slot = n.slot and a.kind = 'lease' and n.lease_expires_at is null
+    )
+
+    update app_jobs.alarms as a
+    set due_at = n.lease_expires_at
+    from next_due as n
+    where a.slot = n.slot and a.kind = 'lease' and n.lease_expires_at > v_now + interval '1 second';
+    return cardinality(v_tids);
+end;
+$$;
+
+create function app_jobs.move_queues(most integer) returns integer
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+declare
+    v_lines text[];
+    v_tasks text[];
+begin
+    -- Each line and task that has parked jobs, once; "#" begins the lines of seats.
+    with recursive stream_line(line, task) as (
+        (
+            select s.line, s.task_identifier from app_jobs.streams as s
+            where s.line > '' and s.line not like '#%'
+            order by s.line, s.task_identifier limit 1
+        )
+        union all
+        select n.line, n.task_identifier
+        from stream_line as l
+        cross join lateral (
+            select s.line, s.task_identifier from app_jobs.streams as s
+            where (s.line, s.task_identifier) > (l.line, l.task) and s.line not like '#%'
+            order by s.line, s.task_identifier limit 1
+        ) as n
+    ),
+
+    parked as (
+        select l.line, l.task from stream_line as l
+        union
+        select j.line, j.task_identifier
+        from app_jobs.open_slots as o
+        cross join lateral (
+            select distinct p.line, p.task_identifier
+            from app_jobs.jobs as p
+            where p.slot = o.slot and p.line > ''
+        ) as j
+    )
+
+    select array_agg(p.line), array_agg(p.task) into v_lines, v_tasks
+    from (select m.line, m.task from parked as m order by random() limit move_queues.most) as p;
+    return app_jobs.advance_queues(v_lines, v_tasks, false);
+end;
+$$;
+
+create function app_jobs.sweep() returns integer
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+#variable_conflict use_column
+declare
+    v_current integer;
+    v_listed integer;
+begin
+    perform setval('app_jobs.swept_at', extract(epoch from clock_timestamp())::bigint);
+    perform setval('app_jobs.pruned_to', 0);
+    perform setval('app_jobs.slot_number', greatest(
+        pg_sequence_last_value('app_jobs.slot_number'),
+        (select max(o.slot) from app_jobs.open_slots as o),
+        (select max(s.slot) from app_jobs.streams as s),
+        (select max(a.slot) from app_jobs.alarms as a),
+        (select max(j.slot) from app_jobs.jobs as j),
+        2
+    ));
+    perform setval(pg_get_serial_sequence('app_jobs.jobs', 'id'), greatest(
+        pg_sequence_last_value(pg_get_serial_sequence('app_jobs.jobs', 'id')::regclass),
+        (select max(j.id) from app_jobs.jobs as j),
+        (select max(f.id) from app_jobs.finished_jobs as f)
+    ));
+    if pg_sequence_last_value('app_jobs.activity') is null then
+        perform setval('app_jobs.activity', 0);
+    end if;
+
+    -- The current slot must be listed, or what producers write now would be seen by nobody.
+    v_current := coalesce(pg_sequence_last_value('app_jobs.slot_current'), nextval('app_jobs.slot_number'));
+    perform setval('app_jobs.slot_current', v_current);
+
+    -- So must each slot that holds jobs: closed, with bounds, or else open. Slot after slot, by index.
+    with recursive waiting(slot) as (
+        (select j.slot from app_jobs.jobs as j where j.line is not null order by j.slot limit 1)
+        union all
+        select (
+            select j.slot from app_jobs.jobs as j
+            where j.line is not null and j.slot > w.slot order by j.slot limit 1
+        )
+        from waiting as w where w.slot is not null
+    ),
+
+    scheduled(slot) as (
+        (
+            select j.slot from app_jobs.jobs as j
+            where j.line is null and j.locked_by is null order by j.slot limit 1
+        )
+        union all
+        select (
+            select j.slot from app_jobs.jobs as j
+            where j.line is null and j.locked_by is null and j.slot > s.slot order by j.slot limit 1
+        )
+        from scheduled as s where s.slot is not null
+    ),
+
+    leased(slot) as (
+        (select j.slot from app_jobs.jobs as j where j.lease_expires_at is not null order by j.slot limit 1)
+        union all
+        select (
+            select j.slot from app_jobs.jobs as j
+            where j.lease_expires_at is not null and j.slot > l.slot order by j.slot limit 1
+        )
+        from leased as l where l.slot is not null
+    ),
+
+    seated(slot) as (
+        (select j.slot from app_jobs.jobs as j where j.seat is not null order by j.slot limit 1)
+        union all
+        select (
+            select j.slot from app_jobs.jobs as j
+            where j.seat is not null and j.slot > s.slot order by j.slot limit 1
+        )
+        from seated as s where s.slot is not null
+    ),
+
+    unlisted as (
+        select w.slot from waiting as w
+        where not exists (select from app_jobs.streams as s where s.slot = w.slot and s.line not like '#%')
+        union
+        select d.slot from scheduled as d
+        where not exists (select from app_jobs.alarms as a where a.slot = d.slot and a.kind = 'run')
+        union
+        select l.slot from leased as l
+        where not exists (select from app_jobs.alarms as a where a.slot = l.slot and a.kind = 'lease')
+        union
+        select t.slot from seated as t
+        where not exists (select from app_jobs.streams as s where s.slot = t.slot and s.line like '#%')
+        union
+        select v_current
+    )
+
+    insert into app_jobs.open_slots (slot)
+    select u.slot from unlisted as u where u.slot is not null
+    on conflict on constraint open_slots_pkey do nothing;
+    get diagnostics v_listed = row_count;
+    return v_listed;
+end;
+$$;
+
+create function app_jobs.prune_finished(most integer) returns integer
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+declare
+    v_now constant timestamptz := clock_timestamp();
+    v_ids bigint[];
+    v_until timestamptz;
+begin
+    -- The mark lets us pass over rows deleted before that an old snapshot still holds; each sweep sets it back.
+    with expired as materialized (
+        select f.id, f.keep_until
+        from app_jobs.finished_jobs as f
+        where
+            f.keep_until >= to_timestamp(pg_sequence_last_value('app_jobs.pruned_to'))
+            and f.keep_until <= v_now
+        order by f.keep_until
+        limit prune_finished.most
+        for update skip locked
+    )
+
+    select array_agg(e.id), max(e.keep_until) into v_ids, v_until from expired as e;
+    if v_ids is null then
+        return 0;
+    end if;
+    delete from app_jobs.finished_jobs as f where f.id = any(v_ids);
+    delete from app_jobs.job_errors as e where e.job_id = any(v_ids);
+    perform setval('app_jobs.pruned_to', floor(extract(epoch from v_until))::bigint);
+    return cardinality(v_ids);
+end;
+$$;
+
+create function app_jobs.count_idle() returns void
+language plpgsql
+volatile
+as $$
+declare
+    v_idle bigint;
+    v_gone_idle bigint := coalesce(pg_sequence_last_value('app_jobs.went_idle'), 0);
+    v_gone_busy bigint := coalesce(pg_sequence_last_value('app_jobs.went_busy'), 0);
+begin
+    delete from app_jobs.workers as w
+    where w.ctid = any(array(
+        select g.ctid from app_jobs.workers as g
+        where g.last_seen_at < clock_timestamp() - interval '5 minutes'
+        for update skip locked
+    ));
+    select count(*) into v_idle from app_jobs.workers as w where w.idle;
+    if v_gone_idle - v_gone_busy <> v_idle then
+        if v_idle > 0 then
+            perform setval('app_jobs.went_idle', v_gone_busy + v_idle);
+        else
+            perform setval('app_jobs.went_busy', greatest(v_gone_idle, 1)), setval('app_jobs.went_idle', greatest(v_gone_idle, 1));
+        end if;
+    end if;
+end;
+$$;
+
+create function app_jobs.keep_house(
+    most integer,
+    out made_ready integer, out expired integer, out moved integer,
+    out closed integer, out relisted integer, out pruned integer
+)
+language plpgsql
+volatile
+set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_now constant timestamptz := clock_timestamp();
+begin
+    perform setval('app_jobs.ticked_at', (extract(epoch from v_now) * 1000)::bigint);
+    relisted := 0;
+    if pg_sequence_last_value('app_jobs.swept_at') < extract(epoch from v_now) - 3600
+        or not exists (
+            select from app_jobs.open_slots as o
+            where o.slot = (select pg_sequence_last_value('app_jobs.slot_current'))
+        )
+    then
+        relisted := app_jobs.sweep();
+        if relisted > 0 then
+            raise warning 'app_jobs: % slots held jobs and were not listed', relisted
+                using hint = 'Expected once after a restore or with logical replication; otherwise please report it.';
+        end if;
+    end if;
+    closed := app_jobs.turn_slots();
+    made_ready := app_jobs.make_due_ready(most);
+    expired := app_jobs.end_expired_leases(most);
+    moved := app_jobs.move_queues(most);
+    pruned := app_jobs.prune_finished(most);
+    perform app_jobs.count_idle();
+end;
+$$;
+
+create function app_jobs.tick(
+    out next_due_at timestamptz, out made_ready integer, out expired integer, out moved integer,
+    out closed integer, out relisted integer, out pruned integer
+)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz;
+begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception 'tick() cannot run at isolation level %', current_setting('transaction_isolation')
+            using errcode = 'JQ002',
+                detail = 'It locks, and then must see what others did before.',
+                hint = 'Call it at READ COMMITTED.';
+    end if;
+    select h.made_ready, h.expired, h.moved, h.closed, h.relisted, h.pruned
+    into made_ready, expired, moved, closed, relisted, pruned
+    from app_jobs.keep_house(1000) as h;
+
+    v_now := clock_timestamp();
+    select min(d.run_at) into next_due_at
+    from (
+        (
+            select a.due_at as run_at
+            from app_jobs.alarms as a
+            where a.kind = 'run' and a.due_at > v_now
+            order by a.due_at
+            limit 1
+        )
+        union all
+        -- in open slots, and where an alarm has just gone off: exactly
+        select h.run_at
+        from app_jobs.due_slots('run', v_now) as s(slot)
+        cross join lateral (
+            select j.run_at
+            from app_jobs.jobs as j
+            where j.slot = s.slot and j.line is null and j.locked_by is null
+            order by j.run_at
+            limit 1
+        ) as h
+    ) as d;
+end;
+$$;
+
+revoke all on function app_jobs.due_slots(text, timestamptz) from public;
+revoke all on function app_jobs.make_due_ready(integer) from public;
+revoke all on function app_jobs.end_expired_leases(integer) from public;
+revoke all on function app_jobs.move_queues(integer) from public;
+revoke all on function app_jobs.sweep() from public;
+revoke all on function app_jobs.prune_finished(integer) from public;
+revoke all on function app_jobs.count_idle() from public;
+revoke all on function app_jobs.keep_house(integer) from public;
+revoke all on function app_jobs.tick() from public;
+grant execute on function app_jobs.tick() to app_jobs_worker;
+grant execute on function app_jobs.sweep() to app_jobs_operator;
+
+comment on sequence app_jobs.ticked_at is 'When tick() last ran, or get_jobs() in its place: milliseconds since 1970.';
+comment on sequence app_jobs.swept_at is 'When sweep() last ran: seconds since 1970.';
+comment on sequence app_jobs.pruned_to is 'Up to which keep_until finished_jobs is pruned: seconds since 1970.';
+comment on function app_jobs.due_slots(text, timestamptz) is
+'List the slots in which something may be due: the open ones, and those whose alarm has gone off.
+
+kind  run or lease
+now   the time
+
+Roles: internal; the caller pins the plans.';
+comment on function app_jobs.make_due_ready(integer) is
+'Put scheduled jobs whose time has come into the ready line.
+
+most  jobs at most
+
+Returns: jobs made ready. Locks: those jobs, skipping locked ones. Roles: internal; READ COMMITTED only.';
+comment on function app_jobs.end_expired_leases(integer) is
+'Take back jobs whose lease is over: ready again, or finished if their attempts are used up.
+
+most  jobs at most
+
+Returns: leases ended. Locks: those jobs, skipping locked ones; queues, trying only. Roles: internal; READ COMMITTED only.';
+comment on function app_jobs.move_queues(integer) is
+'Let queues move on that have a free seat and a parked job: what others had to skip.
+
+most  queues at most
+
+Returns: jobs made ready. Locks: queues, trying only. Roles: internal; READ COMMITTED only.';
+comment on function app_jobs.sweep() is
+'Repair the sequences and list any slot that holds jobs and is not listed: after a restore or a failover, and hourly.
+
+Returns: slots listed; 0 in a healthy database. Roles: app_jobs_operator.';
+comment on function app_jobs.prune_finished(integer) is
+'Delete finished jobs that are over their time, with their errors.
+
+most  jobs at most
+
+Returns: jobs deleted. Locks: those rows, skipping locked ones. Roles: internal.';
+comment on function app_jobs.count_idle() is
+'Forget workers that are gone and set the count of idle ones right.
+
+Locks: rows of workers, skipping locked ones. Roles: internal.';
+comment on function app_jobs.keep_house(integer) is
+'Do what must be done about once a second, by whoever comes first: tick() or get_jobs().
+
+most  jobs at most in each step
+
+Returns: what was done, in jobs, slots and rows. Locks: see the steps; never waits. Roles: internal; READ COMMITTED only.';
+comment on function app_jobs.tick() is
+'Keep house: open and close slots, make due jobs ready, end expired leases, move queues on, prune. Any worker, pg_cron or
+a shell may call it at any time. get_jobs() does the same if nobody has for a second.
+
+Returns: next_due_at, when the next scheduled job is due (null: none); made_ready, expired, moved: jobs; closed, relisted:
+slots; pruned: rows of finished_jobs. Errors: JQ002 at another level than READ COMMITTED. Locks: rows and queues, skipping
+locked ones. Roles: app_jobs_worker.';
+
+commit;
