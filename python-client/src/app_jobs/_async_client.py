@@ -1,0 +1,427 @@
+"""The client for asyncio. The one for threads, _client.py, is generated from this file."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from importlib import metadata
+from types import TracebackType
+from typing import Any, TypeVar, cast, overload
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import tuple_row
+
+from app_jobs import _sql
+from app_jobs._sql import Function, Job, JobFailure, JobSpec, Tick
+from app_jobs.errors import BadArgument, SchemaMissing, translate
+
+T = TypeVar("T")
+HOUR = timedelta(hours=1)
+
+
+class AsyncClient:
+    """Calls the functions of the schema, under their names and with their argument names.
+
+    The client opens one connection of its own when it first needs it, in autocommit: each call is
+    a transaction. Calls from several asyncio tasks take turns on it. A lost connection makes the
+    call that notices it raise psycopg.OperationalError; the next call connects again.
+
+    Every method takes `connection=`: the call then joins the transaction of that connection. The
+    client never commits, rolls back, closes or alters a connection that it was given.
+
+    Errors are subclasses of AppJobsError, chosen by SQLSTATE; all others stay psycopg's.
+    """
+
+    def __init__(self, dsn: str = "", *, schema: str = "app_jobs") -> None:
+        self._conninfo = _sql.conninfo(dsn)
+        self._schema = schema
+        self._queries: dict[Function[Any], str] = {}
+        self._connection: AsyncConnection[Any] | None = None
+        self._lock = asyncio.Lock()
+        self._version_checked = False
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the client's own connection. A later call opens a new one."""
+        async with self._lock:
+            await self._disconnect()
+
+    # --- producers ---
+
+    async def add_job(
+        self,
+        db_id: uuid.UUID | str | None = None,
+        identifier: str | None = None,
+        payload: Any = None,
+        job_key: str | None = None,
+        queue_name: str | None = None,
+        run_at: datetime | None = None,
+        max_attempts: int | None = None,
+        priority: int = 0,
+        job_key_mode: str = "replace",
+        attributes: Mapping[str, Any] | None = None,
+        retry_after: timedelta | None = None,
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> Job:
+        """Add a job and return it; with a `job_key`, replace or keep the one that has the key.
+
+        `identifier` names the task, 1 to 126 characters; it is required. `payload` is anything
+        that JSON can express, or RawJson; None means `{}`. `run_at` must have a time zone.
+        `job_key_mode` is "replace", "preserve_run_at", "keep" or "once".
+        """
+        return await self._call(
+            _sql.ADD_JOB,
+            connection,
+            db_id=db_id,
+            identifier=identifier,
+            payload=payload,
+            job_key=job_key,
+            queue_name=queue_name,
+            run_at=run_at,
+            max_attempts=max_attempts,
+            priority=priority,
+            job_key_mode=job_key_mode,
+            attributes=attributes,
+            retry_after=retry_after,
+        )
+
+    @overload
+    async def add_jobs(
+        self, specs: Iterable[JobSpec], *, connection: AsyncConnection[Any] | None = None
+    ) -> list[int]: ...
+
+    @overload
+    async def add_jobs(
+        self,
+        *,
+        identifier: str,
+        payloads: Sequence[Any],
+        db_id: uuid.UUID | str | None = None,
+        queue_name: str | None = None,
+        run_at: datetime | None = None,
+        max_attempts: int | None = None,
+        priority: int = 0,
+        job_key_mode: str = "replace",
+        attributes: Mapping[str, Any] | None = None,
+        retry_after: timedelta | None = None,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> list[int]: ...
+
+    async def add_jobs(
+        self,
+        specs: Iterable[JobSpec] | None = None,
+        *,
+        connection: AsyncConnection[Any] | None = None,
+        **options: Any,
+    ) -> list[int]:
+        """Add many jobs in one statement, all or nothing; return their ids in order of input.
+
+        Either `specs`, dicts whose keys are add_job()'s argument names, or `identifier` and
+        `payloads` with options that hold for all of them. 100,000 jobs in one call are normal.
+        """
+        if (specs is None) == ("identifier" not in options) or (specs is not None and options):
+            raise BadArgument(
+                "add_jobs takes either specs, or identifier and payloads",
+                hint="add_jobs([{'identifier': 'task', 'payload': …}, …]) or "
+                "add_jobs(identifier='task', payloads=[…]).",
+            )
+        if specs is not None:
+            return await self._call(_sql.ADD_JOBS, connection, specs=specs)
+        return await self._call(_sql.ADD_JOBS_OF_TASK, connection, **options)
+
+    async def find_job(
+        self,
+        job_key: str,
+        db_id: uuid.UUID | str | None = None,
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> Job | None:
+        """Return the live job that has the key, or None."""
+        return await self._call(_sql.FIND_JOB, connection, job_key=job_key, db_id=db_id)
+
+    async def cancel_job(
+        self,
+        job_key: str,
+        db_id: uuid.UUID | str | None = None,
+        reason: str | None = None,
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> Job | None:
+        """Cancel the job that has the key and return it as it was, or None.
+
+        A running one is marked: its worker learns of it at its next heartbeat.
+        """
+        return await self._call(
+            _sql.CANCEL_JOB, connection, job_key=job_key, db_id=db_id, reason=reason
+        )
+
+    # --- workers ---
+
+    async def register_worker(
+        self,
+        worker_id: str,
+        host: str | None = None,
+        pid: int | None = None,
+        task_identifiers: Sequence[str] | None = None,
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> None:
+        """Make a worker known, with what it can do (None: every task). heartbeat() does it too."""
+        await self._call(
+            _sql.REGISTER_WORKER,
+            connection,
+            worker_id=worker_id,
+            host=host,
+            pid=pid,
+            task_identifiers=task_identifiers,
+        )
+
+    async def set_worker_idle(
+        self, worker_id: str, idle: bool, *, connection: AsyncConnection[Any] | None = None
+    ) -> None:
+        """Ask to be woken by NOTIFY (True), or not. Look for jobs once more after True."""
+        await self._call(_sql.SET_WORKER_IDLE, connection, worker_id=worker_id, idle=idle)
+
+    async def get_job(
+        self,
+        worker_id: str,
+        task_identifiers: Sequence[str] | None = None,
+        job_expiry: timedelta = 4 * HOUR,
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> Job | None:
+        """Take the next job under a lease of `job_expiry`, or None if there is nothing to do."""
+        return await self._call(
+            _sql.GET_JOB,
+            connection,
+            worker_id=worker_id,
+            task_identifiers=task_identifiers,
+            job_expiry=job_expiry,
+        )
+
+    async def get_jobs(
+        self,
+        worker_id: str,
+        task_identifiers: Sequence[str] | None = None,
+        job_expiry: timedelta = 4 * HOUR,
+        job_limit: int = 1,
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> list[Job]:
+        """Take up to `job_limit` jobs (1 to 10,000), in order of priority, run_at and id."""
+        return await self._call(
+            _sql.GET_JOBS,
+            connection,
+            worker_id=worker_id,
+            task_identifiers=task_identifiers,
+            job_expiry=job_expiry,
+            job_limit=job_limit,
+        )
+
+    async def complete_job(
+        self,
+        worker_id: str,
+        job_id: int,
+        lease: int | None = None,
+        result: Any = None,
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> Job | None:
+        """Finish a job; None if the worker does not hold it any more. Give its `lease`."""
+        return await self._call(
+            _sql.COMPLETE_JOB,
+            connection,
+            worker_id=worker_id,
+            job_id=job_id,
+            lease=lease,
+            result=result,
+        )
+
+    async def complete_jobs(
+        self,
+        worker_id: str,
+        job_ids: Sequence[int],
+        leases: Sequence[int] | None = None,
+        results: Sequence[Any] | None = None,
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> list[int]:
+        """Finish jobs; `leases` and `results` go with `job_ids`. Return those really completed.
+
+        A missing id was taken over, or its row was locked by another transaction at that moment:
+        heartbeat() tells which, and a job that is still held can be completed again.
+        """
+        return await self._call(
+            _sql.COMPLETE_JOBS,
+            connection,
+            worker_id=worker_id,
+            job_ids=job_ids,
+            leases=leases,
+            results=results,
+        )
+
+    async def fail_job(
+        self,
+        worker_id: str,
+        job_id: int,
+        error_message: str | None = None,
+        lease: int | None = None,
+        retry_in: timedelta | None = None,
+        detail: str | None = None,
+        permanent: bool = False,
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> Job | None:
+        """End a run as failed: retried after a back-off, or `retry_in`, or not if `permanent`."""
+        return await self._call(
+            _sql.FAIL_JOB,
+            connection,
+            worker_id=worker_id,
+            job_id=job_id,
+            error_message=error_message,
+            lease=lease,
+            retry_in=retry_in,
+            detail=detail,
+            permanent=permanent,
+        )
+
+    async def fail_jobs(
+        self,
+        worker_id: str,
+        failures: Iterable[JobFailure],
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> list[int]:
+        """End runs as failed; dicts of fail_job()'s arguments. Return the ids really failed."""
+        return await self._call(_sql.FAIL_JOBS, connection, worker_id=worker_id, failures=failures)
+
+    async def snooze_job(
+        self,
+        worker_id: str,
+        job_id: int,
+        delay: timedelta,
+        lease: int | None = None,
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> Job | None:
+        """Put a job back for `delay`; no attempt is counted."""
+        return await self._call(
+            _sql.SNOOZE_JOB,
+            connection,
+            worker_id=worker_id,
+            job_id=job_id,
+            delay=delay,
+            lease=lease,
+        )
+
+    async def heartbeat(
+        self,
+        worker_id: str,
+        job_ids: Sequence[int] | None = None,
+        job_expiry: timedelta | None = None,
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> list[int]:
+        """Renew the leases of `job_ids` (None: all of the worker's); return those still held.
+
+        A missing id was taken over, or somebody wants it cancelled: stop working on it.
+        """
+        return await self._call(
+            _sql.HEARTBEAT,
+            connection,
+            worker_id=worker_id,
+            job_ids=job_ids,
+            job_expiry=job_expiry,
+        )
+
+    async def release_jobs(
+        self, worker_id: str, *, connection: AsyncConnection[Any] | None = None
+    ) -> list[int]:
+        """Give back all jobs that the worker holds; no attempt is counted. Return their ids."""
+        return await self._call(_sql.RELEASE_JOBS, connection, worker_id=worker_id)
+
+    async def tick(self, *, connection: AsyncConnection[Any] | None = None) -> Tick:
+        """Do a bounded piece of housekeeping: due jobs, ended leases, waiting queues, pruning.
+
+        Needs the isolation level READ COMMITTED.
+        """
+        return await self._call(_sql.TICK, connection)
+
+    async def version(self, *, connection: AsyncConnection[Any] | None = None) -> str:
+        """Return the version of the schema, such as "0.1.0"."""
+        return await self._call(_sql.VERSION, connection)
+
+    # --- how a call is made ---
+
+    async def _call(
+        self, function: Function[T], connection: AsyncConnection[Any] | None, /, **arguments: Any
+    ) -> T:
+        query = self._queries.get(function)
+        if query is None:
+            query = self._queries[function] = function.query(self._schema)
+        parameters = function.parameters(arguments)
+        try:
+            if connection is not None:
+                await self._check_version(connection)
+                return function.decode(await _fetch(connection, query, parameters))
+            async with self._lock:
+                own = await self._connect()
+                await self._check_version(own)
+                return function.decode(await _fetch(own, query, parameters))
+        except psycopg.Error as error:
+            raise translate(error) from error
+
+    async def _connect(self) -> AsyncConnection[Any]:
+        if self._connection is not None:
+            try:
+                # Notices without a round trip that the server closed the connection meanwhile.
+                self._connection.pgconn.consume_input()
+            except psycopg.OperationalError:
+                await self._disconnect()
+        if self._connection is None:
+            self._connection = await AsyncConnection.connect(
+                self._conninfo, autocommit=True, prepare_threshold=None
+            )
+        return self._connection
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    async def _check_version(self, connection: AsyncConnection[Any]) -> None:
+        if self._version_checked:
+            return
+        try:
+            rows = await _fetch(connection, _sql.VERSION.query(self._schema), {})
+        except (psycopg.errors.InvalidSchemaName, psycopg.errors.UndefinedFunction) as error:
+            raise SchemaMissing(
+                f'there is no app_jobs schema "{self._schema}" in database '
+                f'"{connection.info.dbname}"',
+                sqlstate=error.sqlstate,
+                hint="Create it: app-jobs migrate.",
+            ) from error
+        _sql.check_version(_sql.VERSION.decode(rows), metadata.version("app-jobs"))
+        self._version_checked = True
+
+
+async def _fetch(
+    connection: AsyncConnection[Any], query: str, parameters: Mapping[str, Any]
+) -> list[_sql.Row]:
+    async with connection.cursor(binary=True, row_factory=tuple_row) as cursor:
+        await cursor.execute(cast(Any, query), parameters)
+        return await cursor.fetchall()

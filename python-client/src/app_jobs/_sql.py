@@ -1,0 +1,543 @@
+"""All SQL text, the parameters that go in and the rows that come out. No I/O here.
+
+Every function of the schema is one `Function`; clients and worker run it and hand its rows to
+`decode`. Values are sent by argument name, so an argument added at the end of a signature changes
+nothing for older clients. Rows are read in binary, and json as text, so that no setting of a
+connection (DateStyle, IntervalStyle, json loaders) can change what they mean.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta, timezone
+from typing import Any, Generic, TypedDict, TypeVar
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from app_jobs.errors import BadArgument, SchemaTooNew, SchemaTooOld
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+
+
+class RawJson(str):
+    """JSON text that is to be sent as it is, byte for byte."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A row of `jobs`: one request to run a task. `payload` and `attributes` are decoded JSON."""
+
+    id: int
+    database_id: uuid.UUID | None
+    queue_name: str | None
+    task_identifier: str
+    payload: Any
+    attributes: dict[str, Any]
+    priority: int
+    run_at: datetime
+    attempts: int
+    max_attempts: int
+    lease: int
+    key: str | None
+    last_error: str | None
+    retry_after: timedelta | None
+    locked_by: str | None
+    locked_at: datetime | None
+    lease_expires_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """What tick() did, in numbers of jobs or slots, and when the next scheduled job is due."""
+
+    next_due_at: datetime | None
+    made_ready: int
+    expired: int
+    moved: int
+    closed: int
+    relisted: int
+    pruned: int
+
+
+class JobSpec(TypedDict, total=False):
+    """One job for add_jobs(): the arguments of add_job(); `identifier` is required."""
+
+    db_id: uuid.UUID | str | None
+    identifier: str
+    payload: Any
+    job_key: str | None
+    queue_name: str | None
+    run_at: datetime | None
+    max_attempts: int | None
+    priority: int | None
+    job_key_mode: str | None
+    attributes: Mapping[str, Any] | None
+    retry_after: timedelta | None
+
+
+class JobFailure(TypedDict, total=False):
+    """One failed run for fail_jobs(): the arguments of fail_job(); `job_id` is required."""
+
+    job_id: int
+    error_message: str | None
+    lease: int | None
+    retry_in: timedelta | None
+    detail: str | None
+    permanent: bool
+
+
+_COLUMNS = (
+    "id, database_id, queue_name, task_identifier, payload::text, attributes::text, priority,"
+    " {run_at}, attempts, max_attempts, lease, key, last_error, retry_after, locked_by,"
+    " {locked_at}, {lease_expires_at}, {created_at}, {updated_at}"
+)
+_MOMENTS = ("run_at", "locked_at", "lease_expires_at", "created_at", "updated_at")
+JOB_COLUMNS = _COLUMNS.format(**{name: name for name in _MOMENTS})
+# For the worker, which seldom looks at a time: psycopg needs 1.5 µs to make one, a float is cheap.
+CLAIM_COLUMNS = _COLUMNS.format(
+    **{name: f"pg_catalog.date_part('epoch', {name})" for name in _MOMENTS}
+)
+
+# Where a row has what the worker looks at without decoding the whole.
+_FIELDS = [field.name for field in fields(Job)]
+ID = _FIELDS.index("id")
+TASK = _FIELDS.index("task_identifier")
+PAYLOAD = _FIELDS.index("payload")
+ATTRIBUTES = _FIELDS.index("attributes")
+ATTEMPTS = _FIELDS.index("attempts")
+MAX_ATTEMPTS = _FIELDS.index("max_attempts")
+LEASE = _FIELDS.index("lease")
+RETRY_AFTER = _FIELDS.index("retry_after")
+_MOMENT_INDEXES = [_FIELDS.index(name) for name in _MOMENTS]
+
+
+# --- what comes out ------------------------------------------------------------------------------
+
+from_json: Callable[[str], Any] = json.JSONDecoder().decode
+
+
+def job(row: Row) -> Job:
+    """Decode a row of JOB_COLUMNS."""
+    values = list(row)
+    values[PAYLOAD] = from_json(row[PAYLOAD])
+    values[ATTRIBUTES] = from_json(row[ATTRIBUTES])
+    return Job(*values)
+
+
+def claimed_job(row: Row) -> Job:
+    """Decode a row of CLAIM_COLUMNS."""
+    values = list(row)
+    for index in _MOMENT_INDEXES:
+        if row[index] is not None:
+            values[index] = datetime.fromtimestamp(row[index], timezone.utc)
+    return job(tuple(values))
+
+
+def _one_job(rows: Sequence[Row]) -> Job | None:
+    # A function that returns one composite value answers "nothing" with a row of nulls.
+    return job(rows[0]) if rows and rows[0][0] is not None else None
+
+
+def _the_job(rows: Sequence[Row]) -> Job:
+    return job(rows[0])
+
+
+def _jobs(rows: Sequence[Row]) -> list[Job]:
+    return [job(row) for row in rows]
+
+
+def _first_of_each(rows: Sequence[Row]) -> list[int]:
+    return [row[0] for row in rows]
+
+
+def _only_value(rows: Sequence[Row]) -> Any:
+    return rows[0][0]
+
+
+def _nothing(rows: Sequence[Row]) -> None:
+    return None
+
+
+# --- what goes in --------------------------------------------------------------------------------
+
+# Escaped to ASCII: any Python string, lone surrogates included, then fits any database encoding.
+_encode_json = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+
+
+def to_json(argument: str, value: Any) -> str:
+    """Return the JSON text of `value`; BadArgument if it has none."""
+    if isinstance(value, RawJson):
+        return value
+    try:
+        return _encode_json(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadArgument(
+            f"{argument} is not JSON: {error}",
+            hint="Use dicts with string keys, lists, strings, finite numbers, booleans and None, "
+            "or RawJson for JSON text.",
+        ) from None
+
+
+def _optional_json(argument: str, value: Any) -> str | None:
+    return None if value is None else to_json(argument, value)
+
+
+def _json_array(argument: str, values: Sequence[Any] | None) -> list[str | None] | None:
+    if values is None:
+        return None
+    return [_optional_json(f"{argument}[{index}]", value) for index, value in enumerate(values)]
+
+
+def _tenant(argument: str, value: uuid.UUID | str | None) -> str | None:
+    if value is None or isinstance(value, uuid.UUID):
+        return None if value is None else str(value)
+    try:
+        return str(uuid.UUID(value))
+    except (ValueError, AttributeError, TypeError):
+        raise BadArgument(
+            f"{argument} is not a uuid: {value!r}",
+            hint="db_id, the tenant, comes first; give the task as identifier=… .",
+        ) from None
+
+
+def _moment(argument: str, value: datetime | None) -> str | None:
+    if value is None:
+        return None
+    if value.utcoffset() is None:
+        raise BadArgument(
+            f"{argument} has no time zone: {value.isoformat()}",
+            hint="Use datetime.now(timezone.utc), or value.astimezone() for local time.",
+        )
+    return value.isoformat()
+
+
+def _duration(argument: str, value: timedelta | None) -> str | None:
+    # ISO 8601, since it means the same under every IntervalStyle.
+    return None if value is None else f"PT{value / timedelta(seconds=1):.6f}S"
+
+
+def _int_array(argument: str, values: Iterable[int | None] | None) -> str | None:
+    # The text form: psycopg's own list dumper costs half a microsecond per element.
+    if values is None:
+        return None
+    return "{" + ",".join("null" if v is None else str(int(v)) for v in values) + "}"
+
+
+def _member(argument: str, value: Any) -> str:
+    if isinstance(value, timedelta):
+        value = _duration(argument, value)
+    elif isinstance(value, datetime):
+        value = _moment(argument, value)
+    elif isinstance(value, uuid.UUID):
+        value = str(value)
+    return to_json(argument, value)
+
+
+def _objects(argument: str, objects: Iterable[Mapping[str, Any]]) -> str:
+    """Return a JSON array of objects whose keys are argument names."""
+    elements = []
+    for index, element in enumerate(objects):
+        if not isinstance(element, Mapping):
+            raise BadArgument(
+                f"{argument}[{index}] is not a dict: {element!r:.100}",
+                hint="Each element is a dict of argument names and values.",
+            )
+        members = (
+            f"{to_json(argument, key)}:{_member(f'{argument}[{index}].{key}', value)}"
+            for key, value in element.items()
+            if value is not None
+        )
+        elements.append("{" + ",".join(members) + "}")
+    return "[" + ",".join(elements) + "]"
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """An SQL type, and how a Python value becomes one of it."""
+
+    type: str
+    encode: Callable[[str, Any], Any] = lambda argument, value: value
+
+
+_TEXT = _Kind("text")
+_INTEGER = _Kind("integer")
+_BIGINT = _Kind("bigint")
+_BOOLEAN = _Kind("boolean")
+_UUID = _Kind("uuid", _tenant)
+_JSON = _Kind("json", _optional_json)
+_JSONB = _Kind("jsonb", _optional_json)
+_OBJECTS = _Kind("json", _objects)
+_MOMENT = _Kind("timestamptz", _moment)
+_DURATION = _Kind("interval", _duration)
+_TEXTS = _Kind("text[]", lambda argument, value: None if value is None else list(value))
+_BIGINTS = _Kind("bigint[]", _int_array)
+_INTEGERS = _Kind("integer[]", _int_array)
+_JSONS = _Kind("json[]", _json_array)
+
+
+# --- the functions -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Function(Generic[T]):
+    """A function of the schema: its arguments in their order, and what its rows mean."""
+
+    name: str
+    arguments: Mapping[str, _Kind]
+    decode: Callable[[Sequence[Row]], T]
+    columns: str = "*"
+
+    def query(self, schema: str) -> str:
+        """Return the statement, with a named placeholder per argument."""
+        arguments = ", ".join(
+            f"{name} => %({name})s::{kind.type}" for name, kind in self.arguments.items()
+        )
+        return f"select {self.columns} from {quoted(schema)}.{self.name}({arguments})"
+
+    def parameters(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the placeholders' values; an argument that is not given is null, the default."""
+        return {name: kind.encode(name, values.get(name)) for name, kind in self.arguments.items()}
+
+
+_OPTIONS = {
+    "queue_name": _TEXT,
+    "run_at": _MOMENT,
+    "max_attempts": _INTEGER,
+    "priority": _INTEGER,
+    "job_key_mode": _TEXT,
+    "attributes": _JSONB,
+    "retry_after": _DURATION,
+}
+
+ADD_JOB = Function(
+    "add_job",
+    {"db_id": _UUID, "identifier": _TEXT, "payload": _JSON, "job_key": _TEXT, **_OPTIONS},
+    _the_job,
+    JOB_COLUMNS,
+)
+ADD_JOBS = Function("add_jobs", {"specs": _OBJECTS}, _first_of_each)
+ADD_JOBS_OF_TASK = Function(
+    "add_jobs",
+    {"identifier": _TEXT, "payloads": _JSONS, "db_id": _UUID, **_OPTIONS},
+    _first_of_each,
+)
+FIND_JOB = Function("find_job", {"job_key": _TEXT, "db_id": _UUID}, _one_job, JOB_COLUMNS)
+CANCEL_JOB = Function(
+    "cancel_job", {"job_key": _TEXT, "db_id": _UUID, "reason": _TEXT}, _one_job, JOB_COLUMNS
+)
+REGISTER_WORKER = Function(
+    "register_worker",
+    {"worker_id": _TEXT, "host": _TEXT, "pid": _INTEGER, "task_identifiers": _TEXTS},
+    _nothing,
+)
+SET_WORKER_IDLE = Function("set_worker_idle", {"worker_id": _TEXT, "idle": _BOOLEAN}, _nothing)
+GET_JOB = Function(
+    "get_job",
+    {"worker_id": _TEXT, "task_identifiers": _TEXTS, "job_expiry": _DURATION},
+    _one_job,
+    JOB_COLUMNS,
+)
+GET_JOBS = Function(
+    "get_jobs",
+    {
+        "worker_id": _TEXT,
+        "task_identifiers": _TEXTS,
+        "job_expiry": _DURATION,
+        "job_limit": _INTEGER,
+    },
+    _jobs,
+    JOB_COLUMNS,
+)
+COMPLETE_JOB = Function(
+    "complete_job",
+    {"worker_id": _TEXT, "job_id": _BIGINT, "lease": _INTEGER, "result": _JSON},
+    _one_job,
+    JOB_COLUMNS,
+)
+COMPLETE_JOBS = Function(
+    "complete_jobs",
+    {"worker_id": _TEXT, "job_ids": _BIGINTS, "leases": _INTEGERS, "results": _JSONS},
+    _first_of_each,
+)
+FAIL_JOB = Function(
+    "fail_job",
+    {
+        "worker_id": _TEXT,
+        "job_id": _BIGINT,
+        "error_message": _TEXT,
+        "lease": _INTEGER,
+        "retry_in": _DURATION,
+        "detail": _TEXT,
+        "permanent": _BOOLEAN,
+    },
+    _one_job,
+    JOB_COLUMNS,
+)
+FAIL_JOBS = Function("fail_jobs", {"worker_id": _TEXT, "failures": _OBJECTS}, _first_of_each)
+SNOOZE_JOB = Function(
+    "snooze_job",
+    {"worker_id": _TEXT, "job_id": _BIGINT, "delay": _DURATION, "lease": _INTEGER},
+    _one_job,
+    JOB_COLUMNS,
+)
+HEARTBEAT = Function(
+    "heartbeat",
+    {"worker_id": _TEXT, "job_ids": _BIGINTS, "job_expiry": _DURATION},
+    _first_of_each,
+)
+RELEASE_JOBS = Function("release_jobs", {"worker_id": _TEXT}, _first_of_each)
+TICK = Function(
+    "tick",
+    {},
+    lambda rows: Tick(*rows[0]),
+    "next_due_at, made_ready, expired, moved, closed, relisted, pruned",
+)
+VERSION: Function[str] = Function("version", {}, _only_value)
+
+FUNCTIONS: tuple[Function[Any], ...] = (
+    ADD_JOB,
+    ADD_JOBS,
+    ADD_JOBS_OF_TASK,
+    FIND_JOB,
+    CANCEL_JOB,
+    REGISTER_WORKER,
+    SET_WORKER_IDLE,
+    GET_JOB,
+    GET_JOBS,
+    COMPLETE_JOB,
+    COMPLETE_JOBS,
+    FAIL_JOB,
+    FAIL_JOBS,
+    SNOOZE_JOB,
+    HEARTBEAT,
+    RELEASE_JOBS,
+    TICK,
+    VERSION,
+)
+
+# What the worker asks for in a form of its own: rows as they come, and a time to wait.
+CLAIM: Function[list[Row]] = Function("get_jobs", GET_JOBS.arguments, list, CLAIM_COLUMNS)
+TICK_SECONDS: Function[float | None] = Function(
+    "tick",
+    {},
+    _only_value,
+    "extract(epoch from next_due_at - pg_catalog.clock_timestamp())::double precision",
+)
+
+
+def listen(schema: str) -> str:
+    """Return the statement that listens to the schema's channel."""
+    return f"listen {quoted(schema)}"
+
+
+NOTIFY = "select pg_catalog.pg_notify(%(channel)s, '')"
+
+
+# --- what an operator looks at -------------------------------------------------------------------
+
+_SHARED = (
+    "id, task_identifier, queue_name, database_id, key, payload, attributes, priority, run_at,"
+    " attempts, max_attempts, lease, last_error, retry_after, created_at"
+)
+_ALL_JOBS = f"""
+    select
+        case
+            when locked_by is null then 'created'
+            when lease_expires_at is null then 'processing'
+            else 'active'
+        end as state,
+        {_SHARED}, locked_by, locked_at, lease_expires_at,
+        null::timestamptz as finished_at, null::text as finished_by, null::json as result
+    from {{schema}}.jobs
+    union all
+    select
+        state,
+        {_SHARED}, null, started_at, null, finished_at, finished_by, result
+    from {{schema}}.finished_jobs
+"""
+STATES = ("created", "active", "processing", "completed", "failed", "cancelled")
+
+
+def list_jobs(schema: str) -> str:
+    """Return the query for the newest jobs, live or finished, one JSON object each."""
+    return f"""
+select pg_catalog.row_to_json(j)::text
+from ({_ALL_JOBS.format(schema=quoted(schema))}) as j
+where
+    (%(task)s::text is null or j.task_identifier = %(task)s)
+    and (%(queue)s::text is null or j.queue_name = %(queue)s)
+    and (%(state)s::text is null or j.state = %(state)s)
+order by j.id desc
+limit %(limit)s"""
+
+
+def show_job(schema: str) -> str:
+    """Return the query for one job, live or finished, as a JSON object; no row if unknown."""
+    return f"""
+select pg_catalog.row_to_json(j)::text
+from ({_ALL_JOBS.format(schema=quoted(schema))}) as j
+where j.id = %(id)s"""
+
+
+def list_errors(schema: str) -> str:
+    """Return the query for the failed attempts of a job, one JSON object each."""
+    return f"""
+select pg_catalog.row_to_json(e)::text
+from {quoted(schema)}.job_errors as e
+where e.job_id = %(id)s
+order by e.lease"""
+
+
+# --- connections and versions --------------------------------------------------------------------
+
+
+def quoted(name: str) -> str:
+    """Return a name as an SQL identifier, ready to stand in a query with placeholders."""
+    return '"' + name.replace('"', '""').replace("%", "%%") + '"'
+
+
+def conninfo(dsn: str) -> str:
+    """Return `dsn` with time limits on connecting and on a peer that has gone silent.
+
+    What the DSN says itself stays. Environment variables of libpq (PGHOST …) apply as always.
+    """
+    defaults: dict[str, Any] = {
+        "connect_timeout": 10,
+        "keepalives_idle": 20,
+        "keepalives_interval": 5,
+        "keepalives_count": 4,
+        "tcp_user_timeout": 40_000,
+        "fallback_application_name": "app_jobs",
+    }
+    return make_conninfo("", **{**defaults, **conninfo_to_dict(dsn)})
+
+
+def check_version(schema_version: str, client_version: str) -> None:
+    """Raise unless the schema is of the client's version (major.minor) or of the next one."""
+    schema, client = _major_minor(schema_version), _major_minor(client_version)
+    if schema < client:
+        raise SchemaTooOld(
+            f"the schema is version {schema_version}, older than this client, {client_version}",
+            hint="Upgrade the schema: app-jobs migrate.",
+        )
+    if schema > (client[0], client[1] + 1):
+        raise SchemaTooNew(
+            f"the schema is version {schema_version}, too new for this client, {client_version}",
+            hint="Upgrade the Python package: pip install --upgrade app-jobs.",
+        )
+
+
+def _major_minor(version: str) -> tuple[int, int]:
+    match = re.match(r"(\d+)\.(\d+)", version)
+    if match is None:
+        raise ValueError(f"not a version: {version!r}")
+    return int(match[1]), int(match[2])

@@ -1,0 +1,234 @@
+"""What an application writes: tasks, and what their handlers are given."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+
+from app_jobs import _sql
+from app_jobs._sql import Job, Row
+from app_jobs.errors import BadArgument
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Fail(Exception):
+    """Raise in a handler to fail the job: for good if `permanent`, or to retry in `retry_in`."""
+
+    def __init__(
+        self, message: str = "", *, permanent: bool = False, retry_in: timedelta | None = None
+    ) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+        self.retry_in = retry_in
+
+
+class Snooze(Exception):
+    """Raise in a handler to put the job back for `delay`; no attempt is counted."""
+
+    def __init__(self, delay: timedelta) -> None:
+        super().__init__(delay)
+        self.delay = delay
+
+
+class JobContext:
+    """One run of one job, as its handler sees it."""
+
+    # One is made for every job, so what costs anything is done when it is first asked for.
+    __slots__ = (
+        "_deadline",
+        "_job",
+        "_payload",
+        "_renew",
+        "_row",
+        "_runner",
+        "_term",
+        "cancelled",
+        "task",
+    )
+
+    def __init__(
+        self, row: Row, task: Task, term: float, deadline: float, renew: Callable[[], None]
+    ) -> None:
+        self.task = task
+        self.cancelled = False
+        """Whether to stop: the job was cancelled or taken over, or the worker has to end.
+
+        An async handler is cancelled as well; a sync one should look here now and then.
+        """
+        self._row = row
+        self._renew = renew
+        # For the worker: how many seconds a renewal lasts, when the lease is over at the earliest
+        # by time.monotonic(), and the asyncio task that runs the handler, if one does.
+        self._term = term
+        self._deadline = deadline
+        self._runner: asyncio.Task[Any] | None = None
+
+    @property
+    def id(self) -> int:
+        """The job's id."""
+        return cast("int", self._row[_sql.ID])
+
+    @property
+    def lease(self) -> int:
+        """The number of the lease under which the job runs."""
+        return cast("int", self._row[_sql.LEASE])
+
+    @property
+    def attempt(self) -> int:
+        """Which run of the job this is, from 1."""
+        return cast("int", self._row[_sql.ATTEMPTS])
+
+    @property
+    def max_attempts(self) -> int:
+        """After how many failed runs the job is given up."""
+        return cast("int", self._row[_sql.MAX_ATTEMPTS])
+
+    @property
+    def payload(self) -> Any:
+        """The payload, decoded from JSON."""
+        try:
+            return self._payload
+        except AttributeError:
+            self._payload: Any = _sql.from_json(self._row[_sql.PAYLOAD])
+            return self._payload
+
+    @property
+    def job(self) -> Job:
+        """The job as it was claimed."""
+        try:
+            return self._job
+        except AttributeError:
+            self._job: Job = _sql.claimed_job(self._row)
+            return self._job
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger whose records carry job_id, attempt and task."""
+        return logging.LoggerAdapter(logging.getLogger("app_jobs.worker"), self._fields)
+
+    @property
+    def _fields(self) -> dict[str, object]:
+        """What every log record about this run carries."""
+        return {"job_id": self.id, "attempt": self.attempt, "task": self.task.name}
+
+    def heartbeat(self) -> bool:
+        """Ask for a renewal of the lease now; return whether the job is ours, as far as known.
+
+        The worker renews leases by itself. The call does not wait for the database.
+        """
+        self._renew()
+        return not self.cancelled
+
+    def _may_start(self, now: float) -> bool:
+        """Whether the handler may still be started at this time.monotonic()."""
+        return not self.cancelled and now < self._deadline
+
+    def _cancel(self) -> None:
+        """Tell the handler to stop. On the event loop only, if the handler is async."""
+        self.cancelled = True
+        if self._runner is not None:
+            self._runner.cancel()
+
+
+class Task:
+    """A name and its handler. `invoke(context)` calls it, with the arguments that it wants."""
+
+    __slots__ = ("function", "invoke", "is_async", "name")
+
+    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+        self.name = name
+        self.function = function
+        self.is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+            getattr(function, "__call__", None)  # noqa: B004 (an object with an async __call__)
+        )
+        self.invoke = _invoker(name, function)
+
+
+class Tasks:
+    """The tasks that an application knows: a registry for Worker.
+
+    ::
+
+        tasks = Tasks()
+
+        @tasks.task("send_email")
+        async def send_email(payload: dict, ctx: JobContext) -> None: ...
+
+    A handler is `async def` (run on the event loop) or `def` (run in a thread), and takes the
+    payload, the context, both or neither. What it returns is the job's result, as JSON.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, Task] = {}
+
+    def task(self, name: str | None = None) -> Callable[[F], F]:
+        """Register the decorated function as the handler of task `name` (its own name if None)."""
+        if callable(name):
+            raise TypeError("write @tasks.task() or @tasks.task('name')")
+
+        def register(function: F) -> F:
+            identifier = name if name is not None else function.__name__
+            if not 1 <= len(identifier) <= 126:
+                raise BadArgument(
+                    f"the name of a task has 1 to 126 characters: {identifier!r:.150}"
+                )
+            if identifier in self._tasks:
+                raise ValueError(f"task {identifier!r} has a handler already")
+            self._tasks[identifier] = Task(identifier, function)
+            return function
+
+        return register
+
+    def __getitem__(self, name: str) -> Task:
+        return self._tasks[name]
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self._tasks.values())
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+
+def _invoker(name: str, function: Callable[..., Any]) -> Callable[[JobContext], Any]:
+    """Decide once, by its signature, how a handler is called."""
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise TypeError(f"the handler of task {name!r} is a generator: it would never run")
+    wanted: list[str] = []
+    skipped = False
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        if _is_context(parameter):
+            role = "context"
+        elif parameter.default is not parameter.empty:
+            skipped = True
+            continue
+        else:
+            role = "payload" if "payload" not in wanted else "context"
+        if parameter.kind is parameter.KEYWORD_ONLY or role in wanted or skipped:
+            raise TypeError(
+                f"the handler of task {name!r} wants an argument that it is not given:"
+                f" {parameter.name}; it may take (payload, ctx), (payload), (ctx) or nothing"
+            )
+        wanted.append(role)
+    if wanted == ["payload", "context"]:
+        return lambda context: function(context.payload, context)
+    if wanted == ["context", "payload"]:
+        return lambda context: function(context, context.payload)
+    if wanted == ["payload"]:
+        return lambda context: function(context.payload)
+    if wanted == ["context"]:
+        return function
+    return lambda context: function()
+
+
+def _is_context(parameter: inspect.Parameter) -> bool:
+    annotation = parameter.annotation
+    if isinstance(annotation, str) and annotation.rpartition(".")[2] == "JobContext":
+        return True
+    return annotation is JobContext or parameter.name in ("ctx", "context")

@@ -1,0 +1,440 @@
+"""The worker: claims jobs in batches and runs their handlers.
+
+One event loop claims, runs `async def` handlers and acknowledges; threads run `def` handlers; one
+more thread, with an event loop and a connection of its own, renews the leases, so that no handler
+can cost a lease by blocking. No transaction is open while a handler runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+import types
+import uuid
+from collections.abc import Sequence
+from datetime import timedelta
+from time import monotonic
+from typing import Any, cast
+
+import psycopg
+
+from app_jobs import _sql
+from app_jobs._async_client import AsyncClient
+from app_jobs._lanes import Lane, LoopLane, ThreadLane
+from app_jobs._link import (
+    STATEMENT_TIMEOUT,
+    Alarm,
+    Link,
+    cancel,
+    connect,
+    growing_pauses,
+    hang_up_after,
+    is_trouble,
+    log_trouble,
+)
+from app_jobs._outbox import Outbox
+from app_jobs._sql import Row
+from app_jobs.errors import BadArgument
+from app_jobs.tasks import JobContext, Tasks
+
+log = logging.getLogger("app_jobs.worker")
+
+BUSY_PAUSE = 0.005  # seconds between looks for jobs while there were some a moment ago
+BUSY_WITHIN = 0.02  # seconds between two finds that make a worker busy
+BUSY_FOR = 0.05  # seconds without a find that make it idle again
+
+
+class Worker:
+    """Runs the jobs of `tasks` until it is told to stop.
+
+    concurrency       how many handlers run at once: so many coroutines, and so many threads
+    prefetch          how many jobs to claim in one lot beyond those that can run at once; None: as
+                      many as end in an eighth of a second at the rate of late, at most 500
+    lease             how long a job stays ours after a heartbeat, which comes three times as often;
+                      when a worker dies, its jobs go to others after at most this long
+    poll_interval     how long to wait for a notification before looking for jobs without one
+    listen_dsn        a direct connection for LISTEN where `dsn` leads to a pooler
+    shutdown_timeout  how long to wait for running handlers at the end; those that take longer are
+                      cancelled, and their jobs given back
+    worker_id         1 to 200 characters that name this process alone; None: made up
+
+    Errors at the start are raised: psycopg.OperationalError if the database is not reachable,
+    VersionMismatch, NotPermitted, BadArgument. Later the worker waits for the database, however
+    long it is away.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        tasks: Tasks,
+        *,
+        concurrency: int = 20,
+        prefetch: int | None = None,
+        lease: timedelta = timedelta(seconds=60),
+        poll_interval: timedelta = timedelta(seconds=2),
+        listen_dsn: str | None = None,
+        shutdown_timeout: timedelta = timedelta(seconds=30),
+        schema: str = "app_jobs",
+        worker_id: str | None = None,
+    ) -> None:
+        second = timedelta(seconds=1)
+        _check("tasks", len(tasks), len(tasks) > 0, "Register a handler: @tasks.task('name').")
+        _check("concurrency", concurrency, concurrency >= 1, "Give 1 or more.")
+        _check("prefetch", prefetch, prefetch is None or 0 <= prefetch <= 5000, "Give 0 to 5000.")
+        _check("lease", lease, lease >= second, "Give a second or more.")
+        _check("poll_interval", poll_interval, poll_interval > 0 * second, "Give more than 0.")
+        _check(
+            "shutdown_timeout", shutdown_timeout, shutdown_timeout >= 0 * second, "Give 0 or more."
+        )
+        self.worker_id = worker_id or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._dsn = dsn
+        self._conninfo = _sql.conninfo(dsn)
+        self._listen_conninfo = self._conninfo if listen_dsn is None else _sql.conninfo(listen_dsn)
+        self._schema = schema
+        self._tasks = tasks
+        self._concurrency = concurrency
+        self._prefetch = prefetch
+        self._lease = lease
+        self._poll = poll_interval.total_seconds()
+        self._shutdown_timeout = shutdown_timeout.total_seconds()
+
+        self._stops = 0  # how often it was told to stop
+        self._listening = False
+        self._idle_lanes: set[Lane] = set()
+        self._ticked_at = 0.0
+
+    # --- life ---
+
+    def run(self) -> None:
+        """Run until SIGTERM, SIGINT or stop(). Called in the main thread, it handles both signals.
+
+        The first signal lets running handlers end within shutdown_timeout; a second one cancels
+        them at once. Should the process hang all the same, it prints all stacks and exits with 1.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            asyncio.run(self.run_async())
+            return
+        signals = (signal.SIGTERM, signal.SIGINT)
+        before = [signal.signal(number, self._on_signal) for number in signals]
+        try:
+            asyncio.run(self.run_async())
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            for number, handler in zip(signals, before, strict=True):
+                signal.signal(number, handler)
+
+    def stop(self, *, now: bool = False) -> None:
+        """Stop, from any thread: wait for running handlers, or cancel them if `now`."""
+        self._stops = max(self._stops, 2 if now else 1)
+        with contextlib.suppress(AttributeError, RuntimeError):  # not started yet, or ended
+            self._loop.call_soon_threadsafe(self._hear_stop)
+
+    async def run_async(self) -> None:
+        """Run on the current event loop until stop(). To cancel it stops at once, and cleanly."""
+        async with AsyncClient(self._dsn, schema=self._schema) as client:
+            names = [task.name for task in self._tasks]
+            host = socket.gethostname()
+            await client.register_worker(self.worker_id, host, os.getpid(), names)
+        self._loop = asyncio.get_running_loop()
+        self._stop_wanted = asyncio.Event()
+        self._stop_now = asyncio.Event()
+        self._hear_stop()
+        self._claims = Link(self._conninfo, self._schema)
+        self._acks = Link(self._conninfo, self._schema)
+        self._outbox = Outbox(self._acks, self.worker_id, self._lease)
+        self._heart = Heart(
+            Link(self._conninfo, self._schema), self.worker_id, self._lease, self._outbox.held
+        )
+        self._lanes = self._make_lanes()
+        self._heart.start()
+        jobs = [self._outbox.send_all(), self._listen(), *map(self._claim, self._lanes)]
+        background = [self._loop.create_task(job) for job in jobs]
+        stop = self._loop.create_task(self._stop_wanted.wait())
+        log.info("worker %s started with %d tasks", self.worker_id, len(self._tasks))
+        try:
+            await asyncio.wait([stop, *background], return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._stop_now.set()
+            raise
+        finally:
+            await asyncio.shield(self._end(stop, background))
+
+    def _make_lanes(self) -> list[Lane]:
+        lanes: list[Lane] = []
+        for kind, is_async in ((LoopLane, True), (ThreadLane, False)):
+            tasks = [task for task in self._tasks if task.is_async == is_async]
+            if tasks:
+                lane = kind(
+                    tasks,
+                    self._outbox,
+                    concurrency=self._concurrency,
+                    prefetch=self._prefetch,
+                    lease=self._lease.total_seconds(),
+                )
+                lanes.append(lane)
+        return lanes
+
+    def _on_signal(self, _number: int, _frame: types.FrameType | None) -> None:
+        self.stop(now=self._stops > 0)
+        patience = 10 if self._stops > 1 else self._shutdown_timeout + 30
+        if sys.__stderr__ is not None:
+            faulthandler.dump_traceback_later(patience, exit=True, file=sys.__stderr__)
+
+    def _hear_stop(self) -> None:
+        if self._stops > 0:
+            self._stop_wanted.set()
+        if self._stops > 1:
+            self._stop_now.set()
+
+    async def _end(self, stop: asyncio.Task[Any], background: list[asyncio.Task[None]]) -> None:
+        """Stop claiming, wait for handlers, acknowledge, give back what is left."""
+        crashed = [task for task in background if task.done()]
+        sender, *others = background
+        await cancel(stop, *others)
+        for lane in self._lanes:
+            lane.stop()
+        now: asyncio.Future[Any] = self._loop.create_task(self._stop_now.wait())
+        ended: asyncio.Future[Any] = asyncio.gather(*(lane.ended() for lane in self._lanes))
+        await asyncio.wait(
+            [now, ended], timeout=self._shutdown_timeout, return_when=asyncio.FIRST_COMPLETED
+        )
+        self._outbox.give_back()
+        for lane in self._lanes:
+            lane.cancel()
+        # What was cancelled gets a moment to clean up. What goes on all the same loses its job.
+        await asyncio.wait([ended], timeout=1)
+        if not sender.done() and not await self._outbox.empty(10):
+            log.warning("some jobs' ends could not be told to the database: they will run again")
+        await cancel(now, ended, sender)
+        self._heart.stop()
+        try:
+            if self._idle_lanes:
+                await self._acks.call(_sql.SET_WORKER_IDLE, worker_id=self.worker_id, idle=False)
+            given_back = await self._acks.call(_sql.RELEASE_JOBS, worker_id=self.worker_id)
+            log.info("worker %s stopped, %d jobs given back", self.worker_id, len(given_back))
+        except (psycopg.Error, OSError) as error:
+            log_trouble("giving jobs back, which leaves them to their leases", error)
+        await self._acks.close()
+        await self._claims.close()
+        for task in crashed:
+            task.result()  # raises what ended it
+
+    # --- claiming ---
+
+    async def _claim(self, lane: Lane) -> None:
+        """Take jobs for a lane for ever.
+
+        Idle, the worker is woken by NOTIFY, by the time at which the next scheduled job is due, or
+        by its poll interval. Busy, it looks every few milliseconds, and no producer has to notify.
+        """
+        found_at = -BUSY_FOR
+        looks = 0  # in a row that found nothing since the lane became idle
+        woken = False
+        while True:
+            limit = await lane.appetite()
+            lane.wake.clear()
+            sent_at = monotonic()
+            rows = await self._claims.insist(
+                _sql.CLAIM,
+                worker_id=self.worker_id,
+                task_identifiers=lane.tasks,
+                job_expiry=self._lease,
+                job_limit=limit,
+            )
+            now = monotonic()
+            if rows:
+                self._accept(lane, rows, sent_at)
+                if now - found_at < BUSY_WITHIN:
+                    await self._set_idle(lane, False)
+                if now - self._ticked_at > 1:
+                    await self._tick()
+                found_at = now
+                if not self._listening:
+                    looks = 0
+            elif now - found_at < BUSY_FOR and lane not in self._idle_lanes:
+                await lane.wake.wait(BUSY_PAUSE)
+            elif lane not in self._idle_lanes:
+                # A transaction that asked before this and commits after it wakes nobody. So this
+                # looks again at once, and the next looks follow soon.
+                await self._set_idle(lane, True)
+                looks = 0
+            else:
+                pause = min(0.01 * 2**looks, self._poll) * random.uniform(0.8, 1)
+                if woken or looks == 0 or now - self._ticked_at > 1:
+                    pause = min(pause, await self._tick())
+                looks = min(looks + 1, 30)
+                woken = await lane.wake.wait(pause)
+
+    async def _tick(self) -> float:
+        """Do some housekeeping; return in how many seconds the next scheduled job is due."""
+        self._ticked_at = monotonic()
+        seconds = await self._claims.insist(_sql.TICK_SECONDS)
+        return self._poll if seconds is None else max(0.0, seconds) + 0.001
+
+    async def _set_idle(self, lane: Lane, idle: bool) -> None:
+        was_idle = bool(self._idle_lanes)
+        if idle:
+            self._idle_lanes.add(lane)
+        else:
+            self._idle_lanes.discard(lane)
+        if bool(self._idle_lanes) != was_idle and self._listening:
+            await self._claims.insist(_sql.SET_WORKER_IDLE, worker_id=self.worker_id, idle=idle)
+
+    def _accept(self, lane: Lane, rows: list[Row], sent_at: float) -> None:
+        held, tasks, heart = self._outbox.held, lane.tasks, self._heart
+        lease = self._lease.total_seconds()
+        contexts = []
+        for row in rows:
+            term = lease
+            if row[_sql.RETRY_AFTER] is not None:
+                term = min(lease, row[_sql.RETRY_AFTER].total_seconds())
+                heart.beat_within(term / 3)
+            context = JobContext(row, tasks[row[_sql.TASK]], term, sent_at + term, heart.renew)
+            if context.id in held:
+                held[context.id]._cancel()  # its lease ended unnoticed; now it is ours anew
+            held[context.id] = context
+            contexts.append(context)
+        lane.put(contexts)
+
+    # --- wake-ups ---
+
+    async def _listen(self) -> None:
+        """Wake the lanes at each notification. They are hints: a lost one costs a poll."""
+        checked = False
+        pauses = growing_pauses()
+        while True:
+            try:
+                async with await connect(self._listen_conninfo) as connection:
+                    with hang_up_after(STATEMENT_TIMEOUT, connection):
+                        await connection.execute(cast("Any", _sql.listen(self._schema)))
+                    if not checked:
+                        # Send one to ourselves, on the way that a producer's takes.
+                        await self._claims.execute(_sql.NOTIFY, {"channel": self._schema})
+                        await self._wait_for_first(connection)
+                        checked = True
+                    pauses = growing_pauses()
+                    self._listening = True
+                    self._idle_lanes.clear()  # each lane is to say anew that it is idle
+                    self._wake()
+                    async for _ in connection.notifies():
+                        self._wake()
+            except (psycopg.Error, OSError) as error:
+                if not is_trouble(error):
+                    raise
+                log_trouble("listening for notifications", error)
+            self._listening = False
+            await asyncio.sleep(next(pauses))
+
+    async def _wait_for_first(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        async for _ in connection.notifies(timeout=1, stop_after=1):
+            return
+        log.warning(
+            "LISTEN does not work here (a pooler in transaction mode?): polling every %g s;"
+            " give a direct connection as listen_dsn",
+            self._poll,
+        )
+        async for _ in connection.notifies(stop_after=1):
+            return
+
+    def _wake(self) -> None:
+        for lane in self._lanes:
+            lane.wake.set()
+
+
+class Heart:
+    """Renews the leases of all held jobs, in a thread with its own event loop and connection."""
+
+    def __init__(
+        self, link: Link, worker_id: str, lease: timedelta, held: dict[int, JobContext]
+    ) -> None:
+        self._link = link
+        self._worker_id = worker_id
+        self._lease = lease
+        self._held = held
+        self._jobs_loop = asyncio.get_running_loop()
+        self._sent_at = 0.0  # when the last renewal was sent
+        self._next_at = 0.0  # when the next one will be
+        self._stopping = False
+        self._ready = threading.Event()
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._beat()), name="app_jobs-heartbeat", daemon=True
+        )
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+        self._ready.wait()
+
+    def stop(self) -> None:
+        """Let the thread end."""
+        self._stopping = True
+        self._wake()
+
+    def renew(self) -> None:
+        """Renew all leases now, unless that was done within the last second. From any thread."""
+        if monotonic() > self._sent_at + 1:
+            self._wake()
+
+    def beat_within(self, seconds: float) -> None:
+        """Renew the leases within so many seconds: a job with a short one has come."""
+        if monotonic() + seconds < self._next_at:
+            self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it has ended
+            self._loop.call_soon_threadsafe(self._alarm.set)
+
+    async def _beat(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._alarm = Alarm()
+        self._ready.set()
+        pauses = growing_pauses()
+        while not self._stopping:
+            held = list(self._held.values())
+            terms = [self._lease.total_seconds(), *(context._term for context in held)]
+            interval = min(terms) / 3
+            self._sent_at = monotonic()
+            try:
+                kept = await self._link.call(
+                    _sql.HEARTBEAT,
+                    within=max(interval, 1),
+                    worker_id=self._worker_id,
+                    job_ids=[context.id for context in held],
+                    job_expiry=self._lease,
+                )
+            except (psycopg.Error, OSError) as error:
+                log_trouble("heartbeat", error)
+                interval = min(interval, next(pauses))
+            else:
+                pauses = growing_pauses()
+                self._note(held, kept)
+            self._next_at = monotonic() + interval
+            await self._alarm.wait(interval)
+        await self._link.close()
+
+    def _note(self, held: Sequence[JobContext], kept: Sequence[int]) -> None:
+        ids = set(kept)
+        for context in held:
+            if context.id in ids:
+                context._deadline = self._sent_at + context._term
+            else:
+                with contextlib.suppress(RuntimeError):  # the worker has ended
+                    self._jobs_loop.call_soon_threadsafe(self._lose, context)
+
+    def _lose(self, context: JobContext) -> None:
+        # It may have been acknowledged while the heartbeat was on its way.
+        if self._held.get(context.id) is context:
+            context._cancel()
+
+
+def _check(argument: str, value: object, is_good: bool, hint: str) -> None:
+    if not is_good:
+        raise BadArgument(f"{argument} is out of range: {value}", hint=hint)

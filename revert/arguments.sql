@@ -1,0 +1,13 @@
+-- Revert app_jobs:arguments from pg
+
+begin;
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.check_job(text, text, text, integer, interval);
+drop function app_jobs.check_positive(text, interval);
+drop function app_jobs.check_length(text, text, integer);
+drop function app_jobs.check_not_null(text, boolean, text);
+drop function app_jobs.check_worker_id(text);
+
+commit;

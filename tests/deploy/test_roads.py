@@ -1,0 +1,241 @@
+"""Sqitch and the migrator: one plan, one registry, one resulting catalogue, and nothing left."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from app_jobs import migrate
+from app_jobs._plan import Plan
+from app_jobs.embedded import throw_away
+from app_jobs.errors import ForeignSchema
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+BIN_DIR = Path(os.environ.get("APP_JOBS_TEST_BIN", ""))
+PLAN = Plan.load(ROOT)
+CHANGES = [change.name for change in PLAN.changes]
+HALF = CHANGES[len(CHANGES) // 2]
+
+Road = Callable[..., object]
+
+
+def sqitch(command: str, dsn: str, *options: str) -> str:
+    """Run Sqitch as a DBA would, with libpq's variables; return what it printed."""
+    parts = conninfo_to_dict(dsn)
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    env |= {
+        "PGHOST": str(parts["host"]),
+        "PGUSER": str(parts["user"]),
+        "PGDATABASE": str(parts["dbname"]),
+        "SQITCH_FULLNAME": "A DBA",
+        "SQITCH_EMAIL": "dba@localhost",
+    }
+    done = subprocess.run(
+        ["sqitch", command, *options, "db:pg:"],
+        check=False,
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def sqitch_deploy(dsn: str, to: str | None = None) -> None:
+    sqitch("deploy", dsn, *(["--to-change", to] if to else []))
+
+
+def sqitch_revert(dsn: str, to: str | None = None) -> None:
+    sqitch("revert", dsn, "-y", *(["--to-change", to] if to else []))
+
+
+def migrator_deploy(dsn: str, to: str | None = None) -> None:
+    migrate.migrate(dsn, to=to, log=lambda _: None)
+
+
+def migrator_revert(dsn: str, to: str | None = None) -> None:
+    migrate.revert(dsn, to=to, log=lambda _: None)
+
+
+def dump(dsn: str, *options: str) -> str:
+    """The schema as pg_dump prints it, without what differs from run to run."""
+    command = [str(BIN_DIR / "pg_dump"), "--schema-only", *options, "--dbname", dsn]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return re.sub(r"^\\(un)?restrict .*$", "", text, flags=re.MULTILINE)
+
+
+def product(dsn: str) -> str:
+    return dump(dsn, "--exclude-schema=sqitch")
+
+
+def registry_rows(dsn: str) -> list[list[tuple[object, ...]]]:
+    """What the registry says, apart from who wrote it and when."""
+    with psycopg.connect(dsn) as connection:
+        return [
+            connection.execute(query).fetchall()
+            for query in (
+                "select version from sqitch.releases",
+                "select project, uri from sqitch.projects",
+                "select change_id, script_hash, change, project, note, planned_at, planner_name,"
+                " planner_email from sqitch.changes order by committed_at",
+                "select * from sqitch.dependencies order by change_id, dependency",
+                "select tag_id, tag, project, change_id, note, planned_at, planner_name,"
+                " planner_email from sqitch.tags order by tag_id",
+                "select event, change_id, change, project, note, requires, conflicts, tags,"
+                " planned_at, planner_name from sqitch.events order by committed_at",
+            )
+        ]
+
+
+ROADS = [
+    pytest.param(sqitch_deploy, sqitch_revert, id="sqitch"),
+    pytest.param(migrator_deploy, migrator_revert, id="migrator"),
+]
+
+
+@pytest.mark.parametrize(("deploy", "revert"), ROADS)
+def test_revert_leaves_nothing_and_deploy_gives_the_same_again(
+    deploy: Road, revert: Road, empty_database: str
+) -> None:
+    before = product(empty_database)
+    deploy(empty_database)
+    deployed = product(empty_database)
+    assert "CREATE SCHEMA app_jobs;" in deployed
+    assert migrate.verify(empty_database) == []
+    revert(empty_database)
+    assert product(empty_database) == before
+    deploy(empty_database)
+    assert product(empty_database) == deployed
+
+
+def test_each_change_reverts_to_what_was_before_it(empty_database: str) -> None:
+    states = []
+    for name in CHANGES:
+        states.append(product(empty_database))
+        migrator_deploy(empty_database, to=name)
+    for index in range(len(CHANGES) - 1, 0, -1):
+        migrator_revert(empty_database, to=CHANGES[index - 1])
+        assert product(empty_database) == states[index], f"revert of {CHANGES[index]}"
+
+
+def test_both_roads_end_in_one_catalogue_and_one_registry() -> None:
+    # Each on a server of its own, so that neither finds the roles of the other.
+    results = []
+    for deploy in (sqitch_deploy, migrator_deploy):
+        with throw_away(bin_dir=BIN_DIR) as dsn:
+            deploy(dsn)
+            results.append((dump(dsn), registry_rows(dsn)))
+    assert results[0][0] == results[1][0]
+    assert results[0][1] == results[1][1]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(sqitch_deploy, migrator_deploy), (migrator_deploy, sqitch_deploy)]
+)
+def test_each_goes_on_where_the_other_stopped(
+    first: Road, second: Road, empty_database: str
+) -> None:
+    first(empty_database, to=HALF)
+    assert migrate.status(empty_database).deployed == CHANGES[: CHANGES.index(HALF) + 1]
+    second(empty_database)
+    assert migrate.status(empty_database) == migrate.Status(CHANGES, [], [])
+    assert "Verify successful" in sqitch("verify", empty_database)
+    assert "Nothing to deploy (up-to-date)" in sqitch("status", empty_database)
+    sqitch("check", empty_database)
+
+
+@pytest.mark.parametrize(
+    ("deploy", "first", "second"),
+    [
+        (sqitch_deploy, migrator_revert, sqitch_revert),
+        (migrator_deploy, sqitch_revert, migrator_revert),
+    ],
+)
+def test_each_reverts_what_the_other_deployed(
+    deploy: Road, first: Road, second: Road, empty_database: str
+) -> None:
+    before = product(empty_database)
+    deploy(empty_database)
+    first(empty_database, to=HALF)
+    second(empty_database)
+    assert product(empty_database) == before
+    assert registry_rows(empty_database)[2] == []
+
+
+def test_both_notice_a_changed_script(empty_database: str) -> None:
+    migrator_deploy(empty_database)
+    with psycopg.connect(empty_database) as connection:
+        connection.execute(
+            "update sqitch.changes set script_hash = 'other' where change = %s", [HALF]
+        )
+    assert migrate.status(empty_database).drifted == [HALF]
+    with pytest.raises(AssertionError, match="Script signatures diverge"):
+        sqitch("check", empty_database)
+
+
+def test_both_refuse_a_foreign_schema(empty_database: str) -> None:
+    with psycopg.connect(empty_database) as connection:
+        connection.execute("create schema app_jobs")
+    refusal = 'schema "app_jobs" exists and was not made by this deployment'
+    with pytest.raises(AssertionError, match=refusal):
+        sqitch_deploy(empty_database)
+    with pytest.raises(ForeignSchema, match=refusal):
+        migrator_deploy(empty_database)
+
+
+def test_roles_stay_as_long_as_another_database_uses_them() -> None:
+    def roles(dsn: str) -> list[str]:
+        with psycopg.connect(dsn) as connection:
+            rows = connection.execute(
+                "select rolname from pg_roles where rolname like 'app\\_jobs\\_%' order by rolname"
+            )
+            return [name for (name,) in rows]
+
+    with throw_away(bin_dir=BIN_DIR) as dsn:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute("create database other")
+        other = make_conninfo(dsn, dbname="other")
+        migrator_deploy(dsn)
+        migrator_deploy(other)
+        both = roles(dsn)
+        assert both == [
+            f"app_jobs_{name}" for name in ("monitor", "operator", "producer", "worker")
+        ]
+        migrator_revert(dsn)
+        assert roles(dsn) == both
+        assert migrate.verify(other) == []
+        migrator_revert(other)
+        assert roles(dsn) == []
+
+
+def test_the_wheel_carries_the_sql_files(tmp_path: Path, empty_database: str) -> None:
+    """Built by way of the sdist, installed outside the checkout, run there."""
+
+    def python(*arguments: str | Path) -> None:
+        subprocess.run([sys.executable, "-m", *arguments], check=True, stdout=subprocess.DEVNULL)
+
+    python("build", "--no-isolation", "--outdir", tmp_path, ROOT / "python-client")
+    (wheel,) = tmp_path.glob("app_jobs-*.whl")
+    site = tmp_path / "site"
+    python("pip", "install", "--quiet", "--no-deps", "--target", site, wheel)
+    env = {**os.environ, "PYTHONPATH": str(site)}
+    script = "import app_jobs.migrate as m; print(m.__file__); m.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "migrate", "--dsn", empty_database],
+        check=True,
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.startswith(str(site))
+    assert migrate.status(empty_database) == migrate.Status(CHANGES, [], [])

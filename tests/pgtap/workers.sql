@@ -1,0 +1,60 @@
+-- A transaction that has notified cannot be prepared: so that this one can shows what the setting does.
+begin;
+set local app_jobs.notify = off;
+do $$
+begin
+    perform app_jobs.set_worker_idle('idler', true);
+    perform app_jobs.add_job(identifier => 't');
+    perform app_jobs.add_jobs('t', array['{}', '{}']::json[]);
+end;
+$$;
+prepare transaction 'app_jobs_silent';
+rollback prepared 'app_jobs_silent';
+
+begin;
+\ir include/helpers.sql
+select no_plan();
+
+select pass('app_jobs.notify = off: no notification in a transaction to be prepared');
+
+-- register_worker
+select row_eq(
+    $$select worker_id, host, pid, task_identifiers, idle, running
+    from app_jobs.register_worker('w', 'host', 42, '{a,b}')$$,
+    row('w'::text, 'host'::text, 42, '{a,b}'::text[], false, 0),
+    'a worker registers'
+);
+update app_jobs.workers set running = 7, started_at = '2000-01-01', last_seen_at = '2000-01-01';
+select row_eq(
+    $$select host, pid, task_identifiers, running, started_at > '2001-01-01', last_seen_at > '2001-01-01'
+    from app_jobs.register_worker('w')$$,
+    row(null::text, null::integer, null::text[], 0, true, true),
+    'another process under its name starts anew'
+);
+
+-- set_worker_idle
+select is((select idle from app_jobs.workers), false, 'busy at first');
+select lives_ok($$select app_jobs.set_worker_idle('w', true)$$, 'it goes idle');
+select is((select idle from app_jobs.workers), true, 'idle');
+select lives_ok($$select app_jobs.set_worker_idle('w', false)$$, 'it goes busy');
+select is((select idle from app_jobs.workers), false, 'busy');
+select lives_ok($$select app_jobs.set_worker_idle('new', true)$$, 'an unknown worker goes idle');
+select is((select idle from app_jobs.workers where worker_id = 'new'), true, 'and is known then');
+
+-- bad input, and who may call
+select pg_temp.refuses('select app_jobs.register_worker(null)', '22004', 'worker_id is null');
+select pg_temp.refuses(
+    'select app_jobs.register_worker('''')', '22023', 'worker_id has 0 characters: ""'
+);
+select pg_temp.refuses('select app_jobs.set_worker_idle(null, true)', '22004', 'worker_id is null');
+select pg_temp.refuses('select app_jobs.set_worker_idle(''w'', null)', '22004', 'idle is null');
+select is(
+    pg_temp.callers($$select app_jobs.register_worker('w')$$), 'worker operator', 'who may register'
+);
+select is(
+    pg_temp.callers($$select app_jobs.set_worker_idle('w', true)$$), 'worker operator',
+    'who may go idle'
+);
+
+select finish();
+rollback;

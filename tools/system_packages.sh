@@ -1,0 +1,50 @@
+#!/bin/sh
+# What the tests need beside Python packages: installed on Debian as root, else told in one line.
+set -eu
+
+packages="postgresql-15 postgresql-15-pgtap postgresql-15-plpgsql-check \
+libtap-parser-sourcehandler-pgtap-perl sqitch libdbd-pg-perl python3-venv"
+
+if ! command -v dpkg-query > /dev/null; then
+    if ! command -v pg_prove > /dev/null || ! command -v sqitch > /dev/null; then
+        cat >&2 <<MESSAGE
+The tests need PostgreSQL 15 with pgTAP and plpgsql_check, pg_prove and Sqitch. On macOS (not tried):
+  brew install postgresql@15 sqitchers/sqitch/sqitch cpanminus
+  cpanm TAP::Parser::SourceHandler::pgTAP
+and pgTAP and plpgsql_check from source. \`make demo\` needs none of this.
+MESSAGE
+        exit 1
+    fi
+    exit 0
+fi
+
+missing=
+for package in $packages; do
+    dpkg-query -W -f '${db:Status-Status}' "$package" 2> /dev/null | grep -qx installed ||
+        missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" != 0 ]; then
+    echo "sudo apt-get install$missing" >&2
+    exit 1
+fi
+
+echo "Installing Debian's packages:$missing"
+# The tests start servers of their own; without this the package would make and start one too.
+config=/etc/postgresql-common/createcluster.d/app_jobs.conf
+mkdir -p "${config%/*}"
+echo 'create_main_cluster = false' > "$config"
+trap 'rm -f "$config"' EXIT
+install() {
+    # shellcheck disable=SC2086 # words are meant to split
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing > "$1" 2>&1
+}
+log=$(mktemp)
+if ! install "$log"; then
+    # A bare machine has no package lists yet, another may have old ones.
+    echo "Updating the lists of Debian's packages"
+    apt-get update -qq
+    install "$log" || { cat "$log" >&2; exit 1; }
+fi
+rm -f "$log"

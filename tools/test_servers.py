@@ -1,0 +1,183 @@
+"""Run test suites against throw-away servers: PostgreSQL 15 (Debian's) and 18 (embedded).
+
+    tools/test_servers.py [--on VERSION]… [--args=…] SUITE…
+    tools/test_servers.py [--on VERSION]… -- COMMAND…
+
+Suites are named below. On several servers they run side by side, and what each suite printed is
+shown when it has ended; on one server it is shown as it comes. The exit code is 1 if anything
+failed. Each command finds in its environment:
+
+    APP_JOBS_TEST_DSN       a URL of the server's database postgres, as superuser
+    APP_JOBS_TEST_VERSION   15 or 18
+    APP_JOBS_TEST_BIN       the folder of the server's programs
+    PG*                     libpq's variables for app_jobs_pgtap: deployed, with pgTAP
+
+The database app_jobs_template is deployed and not to be connected to: tests copy it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from app_jobs import migrate
+from app_jobs.embedded import find_binaries, throw_away
+
+ROOT = Path(__file__).resolve().parent.parent
+DEBIAN_15 = [
+    Path("/usr/lib/postgresql/15/bin"),
+    Path("/opt/homebrew/opt/postgresql@15/bin"),
+    Path("/usr/local/opt/postgresql@15/bin"),
+]
+PYTEST = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider"]
+SUITES = {
+    "isolation": [*PYTEST, "tests/isolation"],
+    "python": [*PYTEST, "tests/python"],
+    "deploy": [*PYTEST, "tests/deploy"],
+    "pages": [*PYTEST, "-s", "tests/pages"],
+    "chaos": [*PYTEST, "-s", "tests/chaos"],
+    "bench": [*PYTEST, "-s", "tests/bench"],
+}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A prepared server: its version, programs and the URL of its database postgres."""
+
+    version: str
+    bin_dir: Path
+    url: str
+
+    def environment(self) -> dict[str, str]:
+        """What the commands get to see; the caller's own PG* variables would lead astray."""
+        parts = conninfo_to_dict(self.url)
+        env = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        return env | {
+            "APP_JOBS_TEST_DSN": self.url,
+            "APP_JOBS_TEST_VERSION": self.version,
+            "APP_JOBS_TEST_BIN": str(self.bin_dir),
+            "PGHOST": str(parts["host"]),
+            "PGPORT": "5432",
+            "PGUSER": str(parts["user"]),
+            "PGDATABASE": "app_jobs_pgtap",
+        }
+
+
+def binaries(version: str) -> Path:
+    """Where the server of that version is."""
+    if version == "18":
+        return find_binaries()
+    for folder in DEBIAN_15:
+        if (folder / "postgres").exists():
+            return folder
+    sys.exit("PostgreSQL 15 is not installed: see tools/system_packages.sh")
+
+
+def settings(version: str) -> dict[str, str]:
+    """Room for prepared transactions; and 18 finds pgTAP, which is SQL alone, in 15's folder."""
+    chosen = {"max_prepared_transactions": "10"}
+    if version == "18":
+        pg_config = [str(binaries("15") / "pg_config"), "--sharedir"]
+        share = subprocess.run(pg_config, check=True, capture_output=True, text=True).stdout.strip()
+        chosen["extension_control_path"] = f"$system:{share}"
+    return chosen
+
+
+def prepare(version: str, url: str) -> None:
+    """Make the two databases that tests use."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("create database app_jobs_template")
+        migrate.migrate(make_conninfo(url, dbname="app_jobs_template"), log=lambda _: None)
+        connection.execute("create database app_jobs_pgtap template app_jobs_template")
+    with psycopg.connect(make_conninfo(url, dbname="app_jobs_pgtap")) as connection:
+        connection.execute("create extension pgtap")
+        if version == "15":
+            connection.execute("create extension plpgsql_check")
+
+
+def command_of(suite: str, extra: Sequence[str]) -> list[str]:
+    """The command line of a suite."""
+    if suite == "pgtap":
+        files = sorted(map(str, ROOT.glob("tests/pgtap/*.sql")))
+        return ["pg_prove", "--jobs", "4", *extra, *files]
+    return [*SUITES[suite], *extra]
+
+
+def run(server: Server, commands: dict[str, list[str]], *, capture: bool) -> list[str]:
+    """Run the commands on a server in turn; return a line about the outcome of each."""
+    outcomes = []
+    for name, command in commands.items():
+        label = f"PostgreSQL {server.version}: {name}"
+        started = time.monotonic()
+        if not capture:
+            print(f"== {label}", flush=True)
+        done = subprocess.run(
+            command,
+            check=False,
+            cwd=ROOT,
+            env=server.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if capture else None,
+            stderr=subprocess.STDOUT if capture else None,
+            text=True,
+        )
+        if capture:
+            with PRINTING:
+                print(f"== {label}\n{done.stdout}", flush=True)
+        verdict = "ok" if done.returncode == 0 else f"FAILED, exit code {done.returncode}"
+        outcomes.append(f"{label}: {verdict} ({time.monotonic() - started:.0f} s)")
+    return outcomes
+
+
+PRINTING = threading.Lock()
+
+
+def main() -> None:
+    """Start the servers, run what was asked for, and exit with 1 if anything failed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--on", action="append", choices=["15", "18"], help="only this version")
+    parser.add_argument("--args", default="", help="more arguments for the suites' commands")
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"pgtap, {', '.join(SUITES)}")
+    own, free = sys.argv[1:], []
+    if "--" in own:
+        own, free = own[: own.index("--")], own[own.index("--") + 1 :]
+    arguments = parser.parse_args(own)
+    commands = {suite: command_of(suite, shlex.split(arguments.args)) for suite in arguments.suites}
+    if free:
+        commands[shlex.join(free)] = free
+    if not commands:
+        parser.error("name a suite, or a command after --")
+
+    versions = arguments.on or ["15", "18"]
+    with ExitStack() as stack, ThreadPoolExecutor() as pool:
+        servers = []
+        for version in versions:
+            print(f"Starting PostgreSQL {version} and deploying into it", flush=True)
+            bin_dir = binaries(version)
+            url = stack.enter_context(throw_away(bin_dir=bin_dir, settings=settings(version)))
+            prepare(version, url)
+            servers.append(Server(version, bin_dir, url))
+        capture = len(servers) > 1
+        runs = [pool.submit(run, server, commands, capture=capture) for server in servers]
+        outcomes = [line for finished in runs for line in finished.result()]
+    print("\n".join(outcomes))
+    sys.exit(any("FAILED" in line for line in outcomes))
+
+
+if __name__ == "__main__":
+    main()
