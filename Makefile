@@ -43,6 +43,7 @@ test-pgtap: ## SQL: functions, privileges, house rules
 test-isolation: ## SQL: races between sessions
 test-python: ## client, worker, console command, migrator
 test-deploy: ## Sqitch and the migrator; verify and revert of every change
+pages: export APP_JOBS_FULL := 1
 pages: ## long: pages touched by claims, with millions of jobs
 chaos: ## long: workers and backends killed
 bench: ## long: jobs per second, latencies

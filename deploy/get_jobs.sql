@@ -24,6 +24,7 @@ set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
+    v_read_committed constant boolean := current_setting('transaction_isolation') = 'read committed';
     v_now timestamptz := clock_timestamp();
     v_left integer := get_jobs.job_limit;
     v_most integer := get_jobs.job_limit;
@@ -31,11 +32,13 @@ declare
     v_leases jsonb;
     v_slot integer;
     v_ids bigint[];
+    v_slots integer[];
     v_found integer;
     v_queued app_jobs.place[];
     v_after app_jobs.place;
     v_tids tid[];
     v_seats app_jobs.seated[];
+    v_used integer;
     v_count integer;
     v_claimed integer := 0;
 begin
@@ -50,7 +53,7 @@ begin
                 hint = 'Ask for 1 to 10000 jobs.';
     end if;
 
-    if current_setting('transaction_isolation') = 'read committed' then
+    if v_read_committed then
         -- Alone in its transaction a call may do others' work, too. In a longer one, what it touches is locked till its
         -- end: then no more than it asks for.
         if now() = statement_timestamp() then
@@ -77,8 +80,9 @@ begin
         select
             array_agg(l.tid) filter (where l.queue_line is null),
             array_agg(l) filter (where l.queue_line is not null),
-            array_agg(l.id)
-        into v_tids, v_queued, v_ids
+            array_agg(l.id),
+            array_agg(distinct l.slot)
+        into v_tids, v_queued, v_ids, v_slots
         from app_jobs.look('', get_jobs.task_identifiers, v_paused, v_left, v_after) as l;
         v_found := coalesce(cardinality(v_ids), 0);
         exit when v_found = 0;
@@ -117,12 +121,18 @@ begin
         select c.* from claimed as c
         order by c.priority, c.run_at, c.id;
         get diagnostics v_count = row_count;
+        -- After many jobs it pays to write down how far a slot has been used up, so that nobody passes over them again.
+        if v_found >= 100 and v_read_committed then
+            foreach v_used in array v_slots loop
+                perform app_jobs.raise_bounds(v_used, '');
+            end loop;
+        end if;
 
         v_claimed := v_claimed + v_count;
         v_left := v_left - v_count;
         exit when v_left = 0 or v_found < v_left + v_count;
         -- Some were parked: look for others behind the last one met.
-        select null, j.priority, j.run_at, j.id, null, null into v_after
+        select null, null, j.priority, j.run_at, j.id, null into v_after
         from app_jobs.jobs as j where j.id = v_ids[v_found];
     end loop;
 

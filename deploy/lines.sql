@@ -21,37 +21,44 @@ begin
     ),
 
     left_over as materialized (
-        select distinct on (j.task_identifier) j.task_identifier, j.priority, j.run_at, j.id
-        from app_jobs.jobs as j
-        where j.slot = raise_bounds.slot and j.line = raise_bounds.line
-        order by j.task_identifier, j.priority, j.run_at, j.id
+        select t.task_identifier, n.priority, n.run_at, n.id
+        from stale as t
+        left join lateral (
+            select j.priority, j.run_at, j.id
+            from app_jobs.jobs as j
+            where
+                j.slot = raise_bounds.slot
+                and j.line = raise_bounds.line
+                and j.task_identifier = t.task_identifier
+                and (j.priority, j.run_at, j.id) >= (t.priority, t.run_at, t.id)
+            order by j.priority, j.run_at, j.id
+            limit 1
+        ) as n on true
     ),
 
     emptied as (
         delete from app_jobs.streams as s
+        using left_over as l
         where
             s.slot = raise_bounds.slot
             and s.line = raise_bounds.line
-            and s.task_identifier = any(array(
-                select t.task_identifier from stale as t
-                where t.task_identifier not in (select l.task_identifier from left_over as l)
-            ))
+            and s.task_identifier = l.task_identifier
+            and l.id is null
     )
 
     update app_jobs.streams as s
     set priority = l.priority, run_at = l.run_at, id = l.id
-    from stale as t, left_over as l
+    from left_over as l
     where
         s.slot = raise_bounds.slot
         and s.line = raise_bounds.line
-        and s.task_identifier = t.task_identifier
-        and l.task_identifier = t.task_identifier
-        and (l.priority, l.run_at, l.id) > (t.priority, t.run_at, t.id);
+        and s.task_identifier = l.task_identifier
+        and (l.priority, l.run_at, l.id) > (s.priority, s.run_at, s.id);
 end;
 $$;
 
 create type app_jobs.place as (
-    tid tid, priority integer, run_at timestamptz, id bigint, queue_line text, task_identifier text
+    tid tid, slot integer, priority integer, run_at timestamptz, id bigint, queue_line text
 );
 
 create function app_jobs.look(
@@ -77,7 +84,7 @@ declare
     v_best record;
     v_next record;
     v_after app_jobs.place := coalesce(
-        look.after, row(null, -2147483648, '-infinity', 0, null, null)::app_jobs.place
+        look.after, row(null, null, -2147483648, '-infinity', 0, null)::app_jobs.place
     );
     v_until app_jobs.place;
     v_count integer;
@@ -164,9 +171,9 @@ begin
         end loop;
         exit when v_best is null;
 
-        v_until := row(null, 2147483647, 'infinity', 9223372036854775807, null, null);
+        v_until := row(null, null, 2147483647, 'infinity', 9223372036854775807, null);
         if v_next is not null then
-            v_until := row(null, v_next.priority, v_next.run_at, v_next.id, null, null);
+            v_until := row(null, null, v_next.priority, v_next.run_at, v_next.id, null);
         end if;
         if (v_best.priority, v_best.run_at, v_best.id) <= (v_after.priority, v_after.run_at, v_after.id) then
             v_best.priority := v_after.priority;
@@ -176,8 +183,8 @@ begin
 
         return query
         select
-            j.ctid, j.priority, j.run_at, j.id,
-            app_jobs.queue_line(j.database_id, j.queue_name), j.task_identifier
+            j.ctid, j.slot, j.priority, j.run_at, j.id,
+            app_jobs.queue_line(j.database_id, j.queue_name)
         from app_jobs.jobs as j
         where
             j.slot = v_best.slot

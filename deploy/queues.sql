@@ -100,8 +100,13 @@ begin
         group by p.queue_line
     loop
         if not pg_try_advisory_xact_lock(app_jobs.lock_key('queue', v_line)) then
-            -- Somebody is changing this queue. Leave its best job where the next claim meets it again, park the others.
-            v_chosen := v_met[1:1];
+            -- Somebody is changing this queue: for a moment, as a rule, so leave its best job for the next claim to meet.
+            -- One that has been there for a second is parked like the others; tick() finds it.
+            v_chosen := array(
+                select j.ctid
+                from app_jobs.jobs as j
+                where j.ctid = any(v_met[1:1]) and j.updated_at > clock_timestamp() - interval '1 second'
+            );
         else
             -- New statements, new snapshots: what the lock's last holder did is seen.
             v_seats := app_jobs.free_seats(v_line, cardinality(v_met));

@@ -211,33 +211,23 @@ set enable_bitmapscan = off
 as $$
 #variable_conflict use_column
 declare
+    v_highest integer;
+    v_unlisted integer[];
     v_current integer;
     v_listed integer;
 begin
     perform setval('app_jobs.swept_at', extract(epoch from clock_timestamp())::bigint);
     perform setval('app_jobs.pruned_to', 0);
-    perform setval('app_jobs.slot_number', greatest(
-        pg_sequence_last_value('app_jobs.slot_number'),
-        (select max(o.slot) from app_jobs.open_slots as o),
-        (select max(s.slot) from app_jobs.streams as s),
-        (select max(a.slot) from app_jobs.alarms as a),
-        (select max(j.slot) from app_jobs.jobs as j),
-        2
-    ));
     perform setval(pg_get_serial_sequence('app_jobs.jobs', 'id'), greatest(
         pg_sequence_last_value(pg_get_serial_sequence('app_jobs.jobs', 'id')::regclass),
-        (select max(j.id) from app_jobs.jobs as j),
-        (select max(f.id) from app_jobs.finished_jobs as f)
+        (select j.id from app_jobs.jobs as j order by j.id desc limit 1),
+        (select f.id from app_jobs.finished_jobs as f order by f.id desc limit 1)
     ));
     if pg_sequence_last_value('app_jobs.activity') is null then
         perform setval('app_jobs.activity', 0);
     end if;
 
-    -- The current slot must be listed, or what producers write now would be seen by nobody.
-    v_current := coalesce(pg_sequence_last_value('app_jobs.slot_current'), nextval('app_jobs.slot_number'));
-    perform setval('app_jobs.slot_current', v_current);
-
-    -- So must each slot that holds jobs: closed, with bounds, or else open. Slot after slot, by index.
+    -- Each slot that holds jobs must be listed: closed, with bounds, or else open. Slot after slot, by index.
     with recursive waiting(slot) as (
         (select j.slot from app_jobs.jobs as j where j.line is not null order by j.slot limit 1)
         union all
@@ -293,12 +283,34 @@ begin
         union
         select t.slot from seated as t
         where not exists (select from app_jobs.streams as s where s.slot = t.slot and s.line like '#%')
-        union
-        select v_current
+    ),
+
+    used as (
+        select w.slot from waiting as w
+        union all
+        select d.slot from scheduled as d
+        union all
+        select l.slot from leased as l
+        union all
+        select t.slot from seated as t
     )
 
+    select (select max(u.slot) from used as u), array_agg(n.slot)
+    into v_highest, v_unlisted
+    from unlisted as n
+    where n.slot is not null;
+
+    perform setval('app_jobs.slot_number', greatest(
+        v_highest,
+        pg_sequence_last_value('app_jobs.slot_number'),
+        pg_sequence_last_value('app_jobs.slot_current'),
+        (select o.slot from app_jobs.open_slots as o order by o.slot desc limit 1)
+    ));
+    -- So must the current one, or what producers write now would be seen by nobody.
+    v_current := coalesce(pg_sequence_last_value('app_jobs.slot_current'), nextval('app_jobs.slot_number'));
+    perform setval('app_jobs.slot_current', v_current);
     insert into app_jobs.open_slots (slot)
-    select u.slot from unlisted as u where u.slot is not null
+    select u.slot from unnest(v_unlisted || v_current) as u(slot)
     on conflict on constraint open_slots_pkey do nothing;
     get diagnostics v_listed = row_count;
     return v_listed;

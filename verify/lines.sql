@@ -17,7 +17,7 @@ begin
         'place.run_at timestamp with time zone',
         'place.id bigint',
         'place.queue_line text',
-        'place.task_identifier text'
+        'place.slot integer'
     ]) as e(part)
     where e.part not in (
         select concat_ws(' ',

@@ -51,7 +51,7 @@ select from app_jobs.get_job('w');
 select id from app_jobs.find_job('k', '00000000-0000-0000-0000-00000000000a') \gset
 select from app_jobs.fail_job('w', :id, 'no', retry_in => '0');
 select id from app_jobs.get_job('w') \gset
-select is((app_jobs.complete_job('w', :id, result => '{"r":  1}')).id, :id, 'completed at its second attempt');
+select is((app_jobs.complete_job('w', :id, result => '{"r":  1}')).id, :id::bigint, 'completed at its second attempt');
 select row_eq(
     $$select
         id, database_id::text, queue_name, task_identifier collate "default", payload::text, priority, attempts, lease, key,

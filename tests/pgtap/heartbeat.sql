@@ -85,13 +85,8 @@ select row_eq(
     $$select worker_id, idle, running from app_jobs.workers where worker_id = 'other'$$,
     row('other'::text, false, 2), 'who beats is known'
 );
-select lives_ok(
-    $$do $_$ begin
-        update app_jobs.workers set last_seen_at = '2000-01-01', idle = true where worker_id = 'other';
-        perform app_jobs.heartbeat('other');
-    end $_$$$,
-    'the next one'
-);
+update app_jobs.workers set last_seen_at = '2000-01-01', idle = true where worker_id = 'other';
+select lives_ok('select app_jobs.heartbeat(''other'')', 'the next one');
 select row_eq(
     $$select idle, last_seen_at > '2001-01-01' from app_jobs.workers where worker_id = 'other'$$,
     row(true, true), 'says that it is alive, and leaves it idle'

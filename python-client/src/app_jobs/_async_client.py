@@ -115,7 +115,6 @@ class AsyncClient:
         run_at: datetime | None = None,
         max_attempts: int | None = None,
         priority: int = 0,
-        job_key_mode: str = "replace",
         attributes: Mapping[str, Any] | None = None,
         retry_after: timedelta | None = None,
         connection: AsyncConnection[Any] | None = None,
@@ -388,7 +387,9 @@ class AsyncClient:
     async def _connect(self) -> AsyncConnection[Any]:
         if self._connection is not None:
             try:
-                # Notices without a round trip that the server closed the connection meanwhile.
+                # Notices without a round trip that the server closed the connection meanwhile:
+                # the first look reads its farewell, the second the end.
+                self._connection.pgconn.consume_input()
                 self._connection.pgconn.consume_input()
             except psycopg.OperationalError:
                 await self._disconnect()

@@ -115,7 +115,6 @@ class Client:
         run_at: datetime | None = None,
         max_attempts: int | None = None,
         priority: int = 0,
-        job_key_mode: str = "replace",
         attributes: Mapping[str, Any] | None = None,
         retry_after: timedelta | None = None,
         connection: Connection[Any] | None = None,
@@ -386,7 +385,9 @@ class Client:
     def _connect(self) -> Connection[Any]:
         if self._connection is not None:
             try:
-                # Notices without a round trip that the server closed the connection meanwhile.
+                # Notices without a round trip that the server closed the connection meanwhile:
+                # the first look reads its farewell, the second the end.
+                self._connection.pgconn.consume_input()
                 self._connection.pgconn.consume_input()
             except psycopg.OperationalError:
                 self._disconnect()

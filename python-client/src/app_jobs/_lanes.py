@@ -79,11 +79,12 @@ class Lane(ABC):
                 return min(wanted, max(self._concurrency, self._ahead))
             await self._room.wait(self._horizon)
 
-    def stop(self) -> None:
-        """Start no more handlers."""
+    def stop(self) -> int:
+        """Start no more handlers; return how many are running."""
         self._stopping = True
         self._unfinished -= self._take_back()
         self._room.set()
+        return self._unfinished
 
     async def ended(self) -> None:
         """Wait until no handler runs; call stop() first."""
@@ -250,8 +251,9 @@ class ThreadLane(Lane):
         self._running.add(context)
         try:
             result = self._context.copy().run(context.task.invoke, context)
-            if inspect.isawaitable(result):
-                raise TypeError("the handler returned an awaitable: write it as async def")
+            if inspect.iscoroutine(result):
+                result.close()
+                raise TypeError("the handler returned a coroutine: write it as async def")
         except BaseException as error:
             return None, error
         else:

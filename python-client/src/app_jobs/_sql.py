@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta, timezone
 from typing import Any, Generic, TypedDict, TypeVar
 
+from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from app_jobs.errors import BadArgument, SchemaTooNew, SchemaTooOld
@@ -308,26 +309,32 @@ class Function(Generic[T]):
         return {name: kind.encode(name, values.get(name)) for name, kind in self.arguments.items()}
 
 
-_OPTIONS = {
+_WHEN = {
     "queue_name": _TEXT,
     "run_at": _MOMENT,
     "max_attempts": _INTEGER,
     "priority": _INTEGER,
-    "job_key_mode": _TEXT,
-    "attributes": _JSONB,
-    "retry_after": _DURATION,
 }
+_WHAT_ELSE = {"attributes": _JSONB, "retry_after": _DURATION}
 
 ADD_JOB = Function(
     "add_job",
-    {"db_id": _UUID, "identifier": _TEXT, "payload": _JSON, "job_key": _TEXT, **_OPTIONS},
+    {
+        "db_id": _UUID,
+        "identifier": _TEXT,
+        "payload": _JSON,
+        "job_key": _TEXT,
+        **_WHEN,
+        "job_key_mode": _TEXT,
+        **_WHAT_ELSE,
+    },
     _the_job,
     JOB_COLUMNS,
 )
 ADD_JOBS = Function("add_jobs", {"specs": _OBJECTS}, _first_of_each)
 ADD_JOBS_OF_TASK = Function(
     "add_jobs",
-    {"identifier": _TEXT, "payloads": _JSONS, "db_id": _UUID, **_OPTIONS},
+    {"identifier": _TEXT, "payloads": _JSONS, "db_id": _UUID, **_WHEN, **_WHAT_ELSE},
     _first_of_each,
 )
 FIND_JOB = Function("find_job", {"job_key": _TEXT, "db_id": _UUID}, _one_job, JOB_COLUMNS)
@@ -518,7 +525,13 @@ def conninfo(dsn: str) -> str:
         "tcp_user_timeout": 40_000,
         "fallback_application_name": "app_jobs",
     }
-    return make_conninfo("", **{**defaults, **conninfo_to_dict(dsn)})
+    try:
+        return make_conninfo("", **{**defaults, **conninfo_to_dict(dsn)})
+    except ProgrammingError as error:
+        raise BadArgument(
+            f"dsn is no connection string: {str(error).strip()}",
+            hint="For example postgresql://user@host/database, or host=… dbname=… .",
+        ) from None
 
 
 def check_version(schema_version: str, client_version: str) -> None:

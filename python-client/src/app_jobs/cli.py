@@ -25,6 +25,7 @@ from app_jobs.worker import Worker
 try:
     import typer
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 except ModuleNotFoundError as missing:
     print(
@@ -41,7 +42,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out, err = Console(), Console(stderr=True)
+# What is piped on is not cut off at the width of a terminal.
+out = Console(width=None if sys.stdout.isatty() else 240)
+err = Console(stderr=True, soft_wrap=True)
 
 Dsn = Annotated[
     str,
@@ -231,14 +234,14 @@ def list_jobs(
         table.add_row(
             str(job["id"]),
             job["state"],
-            job["task_identifier"],
-            job["queue_name"],
-            job["key"],
+            escape(job["task_identifier"]),
+            escape(job["queue_name"] or ""),
+            escape(job["key"] or ""),
             f"{job['attempts']}/{job['max_attempts']}",
             job["run_at"][:19],
-            (job["last_error"] or "").partition("\n")[0][:60],
+            escape((job["last_error"] or "").partition("\n")[0][:60]),
         )
-    out.print(table, markup=False)
+    out.print(table)
 
 
 @app.command()
@@ -314,11 +317,7 @@ def _say(message: str) -> None:
 
 
 def _complain(message: str, detail: str | None = None, hint: str | None = None) -> None:
-    err.print(f"[bold red]error:[/] {_escaped(message)}", highlight=False)
+    err.print(f"[bold red]error:[/] {escape(message)}", highlight=False)
     for label, text in (("detail", detail), ("hint", hint)):
         if text:
             err.print(f"{label}: {text}", highlight=False, markup=False)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", "\\[")

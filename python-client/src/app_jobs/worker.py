@@ -199,8 +199,8 @@ class Worker:
         crashed = [task for task in background if task.done()]
         sender, *others = background
         await cancel(stop, *others)
-        for lane in self._lanes:
-            lane.stop()
+        running = sum(lane.stop() for lane in self._lanes)
+        log.info("worker %s stops, %d handlers are running", self.worker_id, running)
         now: asyncio.Future[Any] = self._loop.create_task(self._stop_now.wait())
         ended: asyncio.Future[Any] = asyncio.gather(*(lane.ended() for lane in self._lanes))
         await asyncio.wait(

@@ -1,0 +1,238 @@
+"""Pages touched by the hot functions: flat, blind and deep, whatever else is in the table.
+
+Pages, not seconds, so that a busy machine changes nothing. Each figure is EXPLAIN (ANALYZE, BUFFERS) of a real call that
+is rolled back. The numbers of jobs are a tenth here; `make pages` sets APP_JOBS_FULL=1 and takes all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+FULL = os.environ.get("APP_JOBS_FULL") == "1"
+SCALE = 10 if FULL else 1
+PAYLOADS = "array(select json_build_object('n', n) from generate_series(1, {}) as n)"
+MEASURED = {
+    "get_job": "select app_jobs.get_job('probe', array['noop'], '1 hour')",
+    "get_jobs(100)": "select app_jobs.get_jobs('probe', array['noop'], '1 hour', 100)",
+    "tick": "select app_jobs.tick()",
+}
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+def connect(dsn: str) -> Connection:
+    return psycopg.connect(dsn, autocommit=True, prepare_threshold=None)
+
+
+def pages(connection: Connection, statement: str) -> int:
+    """Pages that a statement touches, in cache or not; its effects are rolled back."""
+    with connection.transaction(force_rollback=True):
+        row = connection.execute("explain (analyze, buffers, format json) " + statement).fetchone()
+    assert row is not None
+    plan = row[0][0]["Plan"]
+    return int(plan["Shared Hit Blocks"]) + int(plan["Shared Read Blocks"])
+
+
+def add(connection: Connection, task: str, jobs: int, options: str = "") -> None:
+    connection.execute(
+        f"select count(*) from app_jobs.add_jobs('{task}', {PAYLOADS.format(jobs)} {options})"
+    )
+
+
+def claim(connection: Connection, jobs: int, task: str = "noop") -> list[int]:
+    rows = connection.execute(
+        "select id from app_jobs.get_jobs('w', array[%s], '1 hour', %s)", [task, jobs]
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def complete(connection: Connection, ids: list[int]) -> None:
+    done = connection.execute("select app_jobs.complete_jobs('w', %s)", [ids]).fetchall()
+    assert len(done) == len(ids)
+
+
+def ticks(connection: Connection, times: int = 3) -> None:
+    for _ in range(times):
+        connection.execute("select app_jobs.tick()")
+
+
+@contextmanager
+def old_snapshot(dsn: str) -> Iterator[None]:
+    """A session with a REPEATABLE READ snapshot, forgotten since noon."""
+    with psycopg.connect(dsn) as connection:
+        connection.execute("set transaction isolation level repeatable read")
+        connection.execute("select count(*) from app_jobs.jobs")
+        yield
+        connection.rollback()
+
+
+def steady_round(connection: Connection, number: int) -> None:
+    add(connection, "noop", 500)
+
+
+def mixed_round(connection: Connection, number: int) -> None:
+    """Retries are made by the drain; here come serial jobs of ten queues and ones due in a moment."""
+    add(connection, "noop", 450)
+    add(connection, "noop", 25, f", queue_name => 'q{number % 10}'")
+    add(connection, "noop", 25, ", run_at => clock_timestamp() + interval '0.2 s'")
+
+
+def unserved_round(connection: Connection, number: int) -> None:
+    add(connection, "noop", 500)
+    connection.execute("select app_jobs.add_job(identifier => 'nobody')")
+
+
+@pytest.mark.parametrize(
+    ("a_round", "fails", "uncommitted"),
+    [
+        pytest.param(steady_round, 0, False, id="steady"),
+        pytest.param(unserved_round, 0, False, id="one-in-500-unserved"),
+        pytest.param(steady_round, 0, True, id="uncommitted-producer"),
+        pytest.param(mixed_round, 20, False, id="retries-scheduled-serial"),
+    ],
+)
+def test_flat_under_an_old_snapshot(
+    database: str, a_round: Callable[[Connection, int], None], fails: int, uncommitted: bool
+) -> None:
+    """Highest figure up to the end <= 1.5 x highest up to 10,000 jobs; plans made on the empty table, nobody analyzes."""
+    until = 300_000 if FULL else 25_000
+    highest: dict[str, list[int]] = {name: [0, 0] for name in MEASURED}
+    with connect(database) as connection, psycopg.connect(database) as producer:
+        for _ in range(6):
+            for statement in MEASURED.values():
+                connection.execute(statement)  # type: ignore[call-overload]
+        if uncommitted:
+            producer.execute("select app_jobs.add_job(identifier => 'late')")
+        with old_snapshot(database):
+            done = number = sampled = 0
+            while done < until:
+                number += 1
+                a_round(connection, number)
+                while ids := claim(connection, 250):
+                    if done >= sampled:
+                        sampled += 250 if done < 10_000 else 1250
+                        for name, statement in MEASURED.items():
+                            figure = pages(connection, statement)
+                            late = done > 10_000
+                            highest[name][late] = max(highest[name][late], figure)
+                    if failed := ids[: len(ids) // fails] if fails else []:
+                        failures = [{"job_id": i, "retry_in": "0.1 s"} for i in failed]
+                        connection.execute(
+                            "select app_jobs.fail_jobs('w', %s)", [json.dumps(failures)]
+                        )
+                    complete(connection, ids[len(failed) :])
+                    done += len(ids)
+        producer.commit()
+        if uncommitted:
+            ticks(connection)
+            assert len(claim(connection, 10, "late")) == 1
+    print("\npages, up to 10,000 jobs and after:", highest)
+    for name, (early, late) in highest.items():
+        assert late <= 1.5 * early, f"{name}: {late} pages after {until} jobs, {early} before"
+
+
+def blocked_by_queue(connection: Connection) -> None:
+    """One job of the queue runs; each job behind it is met once."""
+    add(connection, "mine", 5_000 * SCALE, ", queue_name => 'busy'")
+    assert len(claim(connection, 1, "mine")) == 1
+    ticks(connection)
+    assert claim(connection, 10_000, "mine") == []
+
+
+IN_FRONT: dict[str, Callable[[Connection], None]] = {
+    "others": lambda c: [
+        (add(c, "other", 500 * SCALE, ", priority => -1"), ticks(c, 1)) for _ in range(200)
+    ]
+    and None,
+    "others-one-by-one": lambda c: [
+        c.execute(
+            "do $$ begin for i in 1..%s loop perform app_jobs.add_job(identifier => 'other', priority => -1);"
+            " end loop; end $$" % (250 * SCALE)
+        )
+        and ticks(c, 3)
+        for _ in range(20)
+    ]
+    and None,
+    "tomorrow": lambda c: add(c, "mine", 10_000 * SCALE, ", run_at => now() + interval '1 day'"),
+    "serial-queue": blocked_by_queue,
+}
+
+
+@pytest.mark.parametrize("in_front", IN_FRONT)
+def test_blind_to_what_it_may_not_take(database: str, in_front: str) -> None:
+    """get_job(task) with others in front: at most twice the pages of the same with none."""
+    statement = "select app_jobs.get_job('probe', array['mine'], '1 hour')"
+    with connect(database) as connection:
+        add(connection, "mine", 5, ", priority => 5")
+        ticks(connection)
+        alone = min(pages(connection, statement) for _ in range(3))
+        assert len(claim(connection, 5, "mine")) == 5
+        IN_FRONT[in_front](connection)
+        add(connection, "mine", 5, ", priority => 5")
+        ticks(connection)
+        with_others = min(pages(connection, statement) for _ in range(3))
+        print(f"\npages of get_job: {alone} alone, {with_others} with {in_front} in front")
+        assert with_others <= 2 * alone
+
+
+def test_blind_while_the_queue_is_locked(database: str) -> None:
+    """The same, while a long transaction holds the lock of the serial queue that the others stand in."""
+    statement = "select app_jobs.get_job('probe', array['mine'], '1 hour')"
+    with connect(database) as connection, psycopg.connect(database) as completer:
+        add(connection, "mine", 5, ", priority => 5")
+        add(connection, "held", 1, ", queue_name => 'busy'")
+        ticks(connection)
+        alone = min(pages(connection, statement) for _ in range(3))
+        (held,) = claim(connection, 1, "held")
+        completer.execute("select app_jobs.complete_jobs('w', array[%s::bigint])", [held])
+        add(connection, "mine", 5_000 * SCALE, ", queue_name => 'busy'")
+        for _ in range(10 * SCALE):
+            claim(connection, 1_000, "mine")
+        # the best job is left in the line for a second, in case the lock is held for a moment only
+        connection.execute("update app_jobs.jobs set updated_at = now() - interval '2 s' where line = ''")
+        for _ in range(2):
+            assert claim(connection, 1_000, "mine") == []
+        add(connection, "mine", 5, ", priority => 5")
+        with_others = min(pages(connection, statement) for _ in range(3))
+        print(f"\npages of get_job: {alone} alone, {with_others} behind a queue whose lock is held")
+        assert with_others <= 2 * alone
+        completer.commit()
+        ticks(connection)
+        assert len(claim(connection, 1, "mine")) == 1
+
+
+def test_deep(database: str) -> None:
+    """Jobs of one task added in one call: get_job costs the same at the start, after half and after nine tenths."""
+    jobs = 100_000 * SCALE
+    figures = []
+    with connect(database) as connection:
+        add(connection, "noop", jobs)
+        done = 0
+        for until in (0, jobs // 2, jobs * 9 // 10):
+            while done < until:
+                ids = claim(connection, min(1000, until - done))
+                complete(connection, ids)
+                done += len(ids)
+            figures.append(min(pages(connection, MEASURED["get_job"]) for _ in range(3)))
+    print("\npages of get_job at 0, 1/2, 9/10:", figures)
+    assert max(figures) <= 2 * min(figures)
+
+
+def test_one_of_fifty_tasks(database: str) -> None:
+    """All tasks have work in all slots: one task's claim touches at most 300 pages."""
+    with connect(database) as connection:
+        for _ in range(10):
+            for task in range(50):
+                add(connection, f"task{task}", 10 * SCALE)
+            ticks(connection)
+        statement = "select app_jobs.get_job('probe', array['task7'], '1 hour')"
+        figure = min(pages(connection, statement) for _ in range(3))
+        print("\npages of get_job, one task of fifty:", figure)
+        assert figure <= 300

@@ -1,0 +1,65 @@
+"""Plans of the hot statements: by index or by row address, whatever the statistics say, and never compiled.
+
+auto_explain shows the plan of every statement within the functions.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.errors import Diagnostic
+
+LARGE = {"jobs", "streams", "alarms", "finished_jobs", "job_errors"}
+HOT = [
+    "select app_jobs.add_job(identifier => 'a', job_key => 'k', queue_name => 'q')",
+    "select app_jobs.get_jobs('w', array['noop', 'a'], '1 hour', 100)",
+    "select app_jobs.get_job('w')",
+    "select app_jobs.heartbeat('w', array(select id from app_jobs.jobs where locked_by = 'w' limit 50))",
+    "select app_jobs.complete_jobs('w', array(select id from app_jobs.jobs where locked_by = 'w' limit 50))",
+    "select app_jobs.fail_jobs('w', (select coalesce(json_agg(json_build_object('job_id', id)), '[]') "
+    "from (select id from app_jobs.jobs where locked_by = 'w' limit 5) as held))",
+    "select app_jobs.tick()",
+    "select app_jobs.release_jobs('w')",
+]
+
+
+def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    return [plan] + [node for child in plan.get("Plans", []) for node in nodes(child)]
+
+
+@pytest.mark.parametrize("filled", ["empty", "after-it-was-empty", "analyzed"])
+def test_plans(database: str, filled: str) -> None:
+    shown: list[str] = []
+
+    def keep(notice: Diagnostic) -> None:
+        shown.append(notice.message_primary or "")
+
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("analyze app_jobs.jobs, app_jobs.streams, app_jobs.alarms")
+        if filled != "empty":
+            connection.execute(
+                "select count(*) from app_jobs.add_jobs('noop', array(select '{}'::json from generate_series(1, 50000)))"
+            )
+        if filled == "analyzed":
+            connection.execute("analyze")
+        connection.execute("load 'auto_explain'")
+        for setting in ("log_min_duration = 0", "log_nested_statements = on", "log_format = json"):
+            connection.execute(f"set auto_explain.{setting}")
+        connection.execute("set auto_explain.log_level = notice; set jit = on")
+        connection.add_notice_handler(keep)
+        for statement in HOT:
+            shown.clear()
+            connection.execute(statement)
+            assert shown, "auto_explain said nothing"
+            # the last plan is that of the statement itself, which is the test's
+            for text in shown[:-1]:
+                explained = json.loads(text[text.index("{") :])
+                assert "JIT" not in explained, explained["Query Text"]
+                for node in nodes(explained["Plan"]):
+                    scanned = node.get("Relation Name")
+                    assert not (scanned in LARGE and node["Node Type"] == "Seq Scan"), (
+                        f"{statement}: {explained['Query Text']}"
+                    )

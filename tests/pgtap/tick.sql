@@ -1,0 +1,187 @@
+-- The level can only be set at the start of a transaction, so this one stands in front of the test proper, and raises.
+begin isolation level repeatable read;
+do $$
+begin
+    perform app_jobs.tick();
+    assert false, 'tick() ran at REPEATABLE READ';
+exception when sqlstate 'JQ002' then
+    null;
+end;
+$$;
+rollback;
+
+begin;
+\ir include/helpers.sql
+-- a sweep that finds something warns
+set local client_min_messages = error;
+select no_plan();
+
+select pass('at REPEATABLE READ tick() refuses');
+
+-- A restore without sequences: what is enqueued then would be lost, so it is refused until a sweep. (First, since to
+-- restart a sequence takes a lock that no other test's transaction shall be waiting for.)
+alter sequence app_jobs.slot_current restart;
+alter sequence app_jobs.slot_number restart;
+alter sequence app_jobs.activity restart;
+select pg_temp.refuses(
+    'select app_jobs.add_job(identifier => ''t'')', 'JQ090', 'sequence app_jobs.slot_current has no value'
+);
+insert into app_jobs.jobs (task_identifier, slot, line, key) values ('t', 9000, '', 'restored');
+select cmp_ok(app_jobs.sweep(), '>=', 1, 'a sweep lists what holds jobs');
+select lives_ok('select app_jobs.add_job(identifier => ''t'', job_key => ''new'')', 'jobs can be added again');
+select cmp_ok(
+    pg_sequence_last_value('app_jobs.slot_number'), '>=', 9000::bigint, 'slot numbers go on where they were'
+);
+select set_eq(
+    $$select j.key from app_jobs.get_jobs('w', job_limit => 9) as j$$, array['restored', 'new'],
+    'and both jobs are found'
+);
+
+-- nothing is lost if lists are: jobs of each kind in slots that nobody knows
+delete from app_jobs.jobs;
+insert into app_jobs.jobs (task_identifier, slot, line, key, run_at) values
+('t', 8001, '', 'ready', now()), ('t', 8002, null, 'due', now());
+insert into app_jobs.jobs (task_identifier, slot, key, locked_by, locked_at, lease_expires_at) values
+('t', 8003, 'expired', 'w', now(), now());
+insert into app_jobs.jobs (task_identifier, slot, key, queue_name, seat, locked_by, locked_at) values
+('t', 8004, 'seated', 'q', 1, 'w', now());
+delete from app_jobs.open_slots;
+delete from app_jobs.streams;
+delete from app_jobs.alarms;
+select cmp_ok(app_jobs.sweep(), '>=', 5, 'the slots of four jobs, and the current one');
+select isnt(app_jobs.tick(), null, 'a tick');
+select from app_jobs.add_job(identifier => 't', job_key => 'behind', queue_name => 'q', priority => 9);
+select set_eq(
+    $$select j.key from app_jobs.get_jobs('w', job_limit => 9) as j$$, array['ready', 'due', 'expired'],
+    'ready, due and expired jobs are found, and a seat is known to be taken'
+);
+select is(app_jobs.sweep(), 0, 'a second sweep finds nothing to do');
+delete from app_jobs.open_slots;
+select is((app_jobs.tick()).relisted > 0, true, 'a tick sweeps if the current slot is not listed');
+insert into app_jobs.jobs (id, task_identifier, slot, line, key) overriding system value
+select max(id) + 1000000, 't', 8001, '', 'high' from app_jobs.jobs;
+select is(app_jobs.sweep() is not null, true, 'a job with a high id was restored');
+select cmp_ok(
+    (app_jobs.add_job(identifier => 't')).id, '>', (app_jobs.find_job('high')).id, 'ids go on behind it'
+);
+delete from app_jobs.jobs;
+delete from app_jobs.job_errors;
+
+-- an idle tick
+select row_eq(
+    'select next_due_at, made_ready, expired, moved, relisted from app_jobs.tick()',
+    row(null::timestamptz, 0, 0, 0, 0), 'nothing to do'
+);
+
+-- jobs that are due
+do $$
+begin
+    perform app_jobs.add_job(identifier => 't', job_key => 'soon', run_at => now() + interval '1 h');
+    perform app_jobs.add_job(identifier => 't', job_key => 'later', run_at => now() + interval '2 h');
+end;
+$$;
+select is((app_jobs.tick()).next_due_at, now() + interval '1 h', 'when the next one is due');
+update app_jobs.jobs set run_at = now() - interval '1 s' where key = 'soon';
+select row_eq(
+    'select next_due_at, made_ready from app_jobs.tick()', row(now() + interval '2 h', 1),
+    'one was due, the next one is not yet'
+);
+select is((app_jobs.find_job('soon')).line, '', 'it is ready');
+
+-- leases that are over
+do $$
+begin
+    perform app_jobs.get_job('w');
+    update app_jobs.jobs set lease_expires_at = now() where key = 'soon';
+end;
+$$;
+select is((app_jobs.tick()).expired, 1, 'a lease is over');
+select row_eq(
+    $$select line collate "default", locked_by, attempts, last_error from app_jobs.find_job('soon')$$,
+    row(''::text, null::text, 1, 'lease expired'::text), 'its job is ready again'
+);
+select row_eq(
+    'select attempt, worker_id, error_message from app_jobs.job_errors',
+    row(1, 'w'::text, 'lease expired'::text), 'the failure is noted'
+);
+
+-- alarms of closed slots
+do $$
+begin
+    delete from app_jobs.job_errors;
+    delete from app_jobs.jobs;
+    insert into app_jobs.jobs (task_identifier, slot, key, run_at) values
+    ('t', -1, 'd1', now()), ('t', -1, 'd2', now() + interval '1 h');
+    insert into app_jobs.jobs (task_identifier, slot, key, locked_by, locked_at, lease_expires_at) values
+    ('t', -1, 'e1', 'w', now(), now()), ('t', -1, 'e2', 'w', now(), now() + interval '1 h');
+    perform app_jobs.close_slot(-1);
+end;
+$$;
+select row_eq(
+    'select next_due_at, made_ready, expired from app_jobs.tick()', row(now() + interval '1 h', 1, 1),
+    'what was due in a closed slot'
+);
+select results_eq(
+    'select kind collate "default", due_at from app_jobs.alarms where slot = -1 order by kind',
+    $$values ('lease', now() + interval '1 h'), ('run', now() + interval '1 h')$$,
+    'its alarms are set again'
+);
+update app_jobs.jobs set run_at = now() where key = 'd2';
+update app_jobs.jobs set lease_expires_at = now() where key = 'e2';
+update app_jobs.alarms set due_at = now() where slot = -1;
+select row_eq(
+    'select next_due_at, made_ready, expired from app_jobs.tick()', row(null::timestamptz, 1, 1),
+    'the rest'
+);
+select is_empty('select from app_jobs.alarms where slot = -1', 'silent then');
+
+-- pruning
+delete from app_jobs.job_errors;
+select is(setval('app_jobs.pruned_to', 0), 0::bigint, 'as after a sweep');
+insert into app_jobs.finished_jobs (
+    id, task_identifier, payload, attributes, priority, run_at, attempts, max_attempts, lease, created_at, state,
+    keep_until
+)
+select n, 't', '{}', '{}', 0, now(), 1, 1, 1, now(), 'failed', now() + n * interval '1 min'
+from unnest(array[-2, -1, 1]) as k(n);
+insert into app_jobs.job_errors (job_id, lease, attempt) values (-2, 1, 1), (1, 1, 1);
+select is((app_jobs.tick()).pruned, 2, 'two are over their time');
+select results_eq('select id from app_jobs.finished_jobs', array[1::bigint], 'one stays');
+select results_eq('select job_id from app_jobs.job_errors', array[1::bigint], 'with its errors');
+select is((app_jobs.tick()).pruned, 0, 'nothing more');
+
+-- workers that are gone are forgotten, and the count of idle ones is set right
+create function pg_temp.idle_counted(expected bigint) returns bigint
+language plpgsql
+as $$
+declare
+    v_idle bigint;
+begin
+    -- the count is outside of MVCC: other tests' transactions may set it between tick and look
+    for i in 1..1000 loop
+        perform setval('app_jobs.went_idle', 77), setval('app_jobs.went_busy', 99), app_jobs.tick();
+        v_idle := pg_sequence_last_value('app_jobs.went_idle') - pg_sequence_last_value('app_jobs.went_busy');
+        exit when v_idle = expected;
+    end loop;
+    return v_idle;
+end;
+$$;
+do $$
+begin
+    perform app_jobs.register_worker('gone');
+    update app_jobs.workers set last_seen_at = clock_timestamp() - interval '6 min';
+    perform app_jobs.set_worker_idle('here', true);
+end;
+$$;
+select is(pg_temp.idle_counted(1), 1::bigint, 'one worker is idle');
+select results_eq('select worker_id from app_jobs.workers', array['here'], 'a worker is gone after five minutes');
+delete from app_jobs.workers;
+select is(pg_temp.idle_counted(0), 0::bigint, 'none is idle');
+
+-- who may call
+select is(pg_temp.callers('select app_jobs.tick()'), 'worker operator', 'who may tick');
+select is(pg_temp.callers('select app_jobs.sweep()'), 'operator', 'who may sweep');
+select is(pg_temp.callers('select app_jobs.keep_house(1)'), '', 'internal');
+
+select finish();
+rollback;

@@ -1,0 +1,252 @@
+"""The console command: commands, exit codes, errors; the worker as a process, and its signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from app_jobs import Client
+
+PATIENCE = 20
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+TASKS = """
+import asyncio, time
+from app_jobs import Tasks
+
+tasks = Tasks()
+not_tasks = 1
+
+@tasks.task("quick")
+async def quick(payload):
+    print("quick", payload, flush=True)
+
+@tasks.task("block")
+def block(payload):
+    print("blocked", flush=True)
+    input()
+
+@tasks.task("wait")
+async def wait(payload):
+    print("waiting", flush=True)
+    await asyncio.Event().wait()
+
+@tasks.task("hang")
+async def hang(payload):
+    print("hanging", flush=True)
+    time.sleep(3600)
+"""
+
+
+@pytest.fixture
+def environment(database: str, tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "mytasks.py").write_text(TASKS)
+    return {**os.environ, "DATABASE_URL": database, "PYTHONUNBUFFERED": "1"}
+
+
+@pytest.fixture
+def run(environment: dict[str, str], tmp_path: Path) -> Run:
+    """A function (arguments, variables): the ended command."""
+
+    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "app_jobs", *arguments],
+            cwd=tmp_path,
+            env={**environment, **variables},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def worker(environment: dict[str, str], tmp_path: Path) -> Callable[..., Any]:
+    """A function (options): a worker process for the length of a block."""
+
+    @contextmanager
+    def start(*options: str) -> Iterator[subprocess.Popen[str]]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app_jobs", "worker", "mytasks:tasks", *options],
+            cwd=tmp_path,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate(timeout=PATIENCE)
+
+    return start
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().rstrip()
+
+
+# --- commands ---
+
+
+def test_add_list_show(run: Run, client: Client) -> None:
+    added = run("add", "send_email", '{"to":"ä"}', "--key", "k", "--queue", "q", "--priority", "3")
+    assert (added.returncode, added.stderr) == (0, "")
+    job = client.find_job("k")
+    assert job is not None
+    assert added.stdout == f"{job.id}\n"
+    assert (job.payload, job.queue_name, job.priority) == ({"to": "ä"}, "q", 3)
+
+    later = run("add", "other", "--run-at", "2031-02-03T04:05:06+00:00", "--json")
+    assert json.loads(later.stdout)["run_at"].startswith("2031-02-03T")
+
+    shown = run("show", str(job.id))
+    assert shown.returncode == 0
+    assert '{"to": "ä"}' in shown.stdout
+    as_json = json.loads(run("show", str(job.id), "--json").stdout)
+    assert (as_json["key"], as_json["state"], as_json["errors"]) == ("k", "created", [])
+
+    listed = json.loads(run("list", "--json").stdout)
+    assert [row["task_identifier"] for row in listed] == ["other", "send_email"]
+    assert "send_email" in run("list").stdout
+    for filters, expected in (
+        (("--task", "other"), ["other"]),
+        (("--queue", "q"), ["send_email"]),
+        (("--state", "completed"), []),
+        (("--limit", "1"), ["other"]),
+    ):
+        found = json.loads(run("list", "--json", *filters).stdout)
+        assert [row["task_identifier"] for row in found] == expected
+
+
+def test_finished_jobs_are_shown_with_their_errors(run: Run, client: Client) -> None:
+    job = client.add_job(identifier="t", max_attempts=1)
+    client.get_job("w")
+    client.fail_job("w", job.id, "no [way]", detail="Traceback: …")
+    shown = run("show", str(job.id)).stdout
+    assert "attempt 1 failed" in shown
+    assert "no [way]" in shown
+    assert "Traceback: …" in shown
+    (listed,) = json.loads(run("list", "--state", "failed", "--json").stdout)
+    assert listed["id"] == job.id
+    assert "no [way]" in run("list").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("add", "t", '{"a": [1}'), 2, "line 1 column 9"),
+        (("add", ""), 2, "identifier"),
+        (("add", "t", "--db-id", "x"), 2, "uuid"),
+        (("add",), 2, "Missing argument"),
+        (("list", "--state", "nowhere"), 2, "nowhere"),
+        (("show", "123"), 1, "123"),
+        (("worker", "no_such_module:tasks"), 2, "no_such_module"),
+        (("worker", "mytasks:missing"), 2, "missing"),
+        (("worker", "mytasks:not_tasks"), 2, "mytasks:not_tasks"),
+        (("worker", "mytasks:tasks", "--concurrency", "0"), 2, "concurrency"),
+        (("list", "--dsn", "nonsense"), 2, "connection string"),
+        (("list", "--dsn", "host=127.0.0.1 port=1"), 3, "not reachable"),
+        (("worker", "mytasks", "--dsn", "host=127.0.0.1 port=1"), 3, "not reachable"),
+    ],
+)
+def test_errors(run: Run, arguments: tuple[str, ...], code: int, said: str) -> None:
+    ended = run(*arguments)
+    assert ended.returncode == code
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ended.stdout == ""
+
+
+def test_schema_commands(run: Run, empty_database: str) -> None:
+    before = run("list", DATABASE_URL=empty_database)
+    assert before.returncode == 1
+    assert "app-jobs migrate" in before.stderr
+    for command, code in (
+        (("migrate",), 0),
+        (("migrate",), 0),
+        (("verify",), 0),
+        (("status", "--json"), 0),
+        (("list",), 0),
+        (("revert",), 0),
+        (("list",), 1),
+    ):
+        ended = run(*command, DATABASE_URL=empty_database)
+        assert ended.returncode == code, ended.stderr
+        if command[0] == "status":
+            assert json.loads(ended.stdout)["pending"] == []
+
+
+def test_the_missing_extra_is_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "rich").mkdir()
+    (tmp_path / "rich" / "__init__.py").write_text("raise ModuleNotFoundError(name='rich')")
+    ended = run("list", PYTHONPATH=str(tmp_path))
+    assert ended.returncode == 2
+    assert "pip install 'app-jobs[cli]'" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+# --- the worker process ---
+
+
+def test_sigterm_lets_handlers_end_gives_back_and_exits_0(
+    worker: Callable[..., Any], client: Client, database: str
+) -> None:
+    client.add_jobs(identifier="block", payloads=[1, 2, 3])
+    with worker("--concurrency", "1", "--prefetch", "3") as process:
+        assert line(process) == "blocked"
+        process.send_signal(signal.SIGTERM)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        # Every handler that had begun before the signal was heard ends; the rest is given back.
+        process.stdin.write("\n\n")
+        process.stdin.close()
+        assert process.wait(PATIENCE) == 0
+    with psycopg.connect(database) as connection:
+        row = connection.execute(
+            "select count(*) <= 2, count(locked_by), coalesce(sum(attempts), 0) from app_jobs.jobs"
+        ).fetchone()
+    assert row == (True, 0, 0)
+
+
+@pytest.mark.parametrize(("task", "said"), [("wait", "waiting"), ("block", "blocked")])
+def test_a_second_signal_stops_at_once(
+    task: str, said: str, worker: Callable[..., Any], client: Client, database: str
+) -> None:
+    client.add_job(identifier=task)
+    with worker("--shutdown-timeout", "3600") as process:
+        assert line(process) == said
+        process.send_signal(signal.SIGTERM)
+        with psycopg.connect(database, autocommit=True) as connection:
+            for _ in range(PATIENCE * 100):
+                # The first has been heard when it does not claim any more.
+                if process.poll() is not None:
+                    break
+                process.send_signal(signal.SIGINT)
+                connection.execute("select pg_sleep(0.01)")
+            assert process.wait(PATIENCE) == 0
+            row = connection.execute("select locked_by, attempts from app_jobs.jobs").fetchone()
+    assert row == (None, 0)
+
+
+def test_work_flows_from_the_command_line(run: Run, worker: Callable[..., Any]) -> None:
+    with worker() as process:
+        assert run("add", "quick", '{"n": 1}').returncode == 0
+        assert line(process) == "quick {'n': 1}"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 0

@@ -1,0 +1,297 @@
+"""The clients: every function of the schema, its arguments, transactions, errors, versions."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import uuid
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import psycopg
+import pytest
+
+import app_jobs
+from app_jobs import AsyncClient, Client, RawJson, _sql
+from app_jobs.errors import (
+    BadArgument,
+    NotPermitted,
+    SchemaMissing,
+    SchemaTooNew,
+    SchemaTooOld,
+)
+
+TENANT = uuid.uuid4()
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_clients_have_the_functions_of_the_database(
+    kind: type, connection: psycopg.Connection[Any]
+) -> None:
+    rows = connection.execute(
+        """
+        select p.proname, array_agg(distinct a.name)
+        from pg_proc as p
+        left join lateral unnest(p.proargnames, p.proargmodes) as a(name, mode)
+            on coalesce(a.mode, 'i') = 'i'
+        where
+            p.pronamespace = 'app_jobs'::regnamespace
+            and p.prorettype <> 'trigger'::regtype
+            and (
+                has_function_privilege('app_jobs_producer', p.oid, 'execute')
+                or has_function_privilege('app_jobs_worker', p.oid, 'execute')
+            )
+        group by 1
+        """
+    ).fetchall()
+    in_database = {name: {a for a in arguments if a} for name, arguments in rows}
+    in_table: dict[str, set[str]] = {}
+    for function in _sql.FUNCTIONS:
+        in_table.setdefault(function.name, set()).update(function.arguments)
+    assert in_table == in_database
+
+    offered = _parameters(kind)
+    for name, arguments in in_database.items():
+        assert offered[name] == arguments | {"self", "connection"}, name
+
+
+def _parameters(kind: type) -> dict[str, set[str]]:
+    """The parameters of each method, of all its overloads together."""
+    found: dict[str, set[str]] = {}
+    for node in ast.walk(ast.parse(inspect.getsource(kind))):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            names = {a.arg for a in (*node.args.args, *node.args.kwonlyargs)}
+            found.setdefault(node.name, set()).update(names)
+    return found
+
+
+def test_add_job_keeps_every_argument(client: Client) -> None:
+    moment = datetime(2031, 2, 3, 4, 5, 6, 789, tzinfo=timezone.utc)
+    job = client.add_job(
+        TENANT,
+        "send_email",
+        {"to": ["ä", None, 1.5]},
+        job_key="key",
+        queue_name="queue",
+        run_at=moment,
+        max_attempts=3,
+        priority=-2,
+        attributes={"a": 1},
+        retry_after=timedelta(seconds=90),
+    )
+    assert (job.database_id, job.task_identifier, job.payload) == (
+        TENANT,
+        "send_email",
+        {"to": ["ä", None, 1.5]},
+    )
+    assert (job.key, job.queue_name, job.run_at) == ("key", "queue", moment)
+    assert (job.max_attempts, job.priority, job.attributes) == (3, -2, {"a": 1})
+    assert (job.retry_after, job.attempts, job.lease) == (timedelta(seconds=90), 0, 0)
+    assert client.find_job("key", TENANT) == job
+    assert client.find_job("key") is None
+
+
+def test_a_raw_payload_is_kept_byte_for_byte(
+    client: Client, connection: psycopg.Connection[Any]
+) -> None:
+    client.add_job(identifier="task", payload=RawJson('{ "n" :1.00 }'))
+    assert connection.execute("select payload::text from app_jobs.jobs").fetchone() == (
+        '{ "n" :1.00 }',
+    )
+
+
+def test_connection_settings_do_not_change_what_comes_back(database: str) -> None:
+    with psycopg.connect(database) as connection, Client() as client:
+        connection.execute("set datestyle = 'sql, dmy'; set intervalstyle = 'sql_standard'")
+        delay = timedelta(days=1, seconds=2)
+        job = client.add_job(identifier="task", retry_after=delay, connection=connection)
+        assert job.retry_after == delay
+        assert abs(job.run_at - datetime.now(timezone.utc)) < 5 * MINUTE
+
+
+def test_add_jobs_from_specs_returns_ids_in_order(client: Client) -> None:
+    ids = client.add_jobs(
+        [
+            {"identifier": "a", "payload": {"n": 1}, "run_at": datetime.now(timezone.utc) + MINUTE},
+            {"identifier": "b", "db_id": TENANT, "retry_after": MINUTE, "attributes": {"x": [1]}},
+            {"identifier": "c", "payload": RawJson("[1.0]"), "job_key": "k"},
+        ]
+    )
+    assert ids == sorted(ids)
+    assert [job.id for job in client.get_jobs("w", job_limit=5)] == ids[1:]
+    found = client.find_job("k")
+    assert found is not None
+    assert (found.id, found.payload) == (ids[2], [1.0])
+
+
+def test_add_jobs_of_one_task(client: Client) -> None:
+    ids = client.add_jobs(identifier="task", payloads=[{"n": 1}, [2], "three"], priority=4)
+    jobs = client.get_jobs("w", ["task"], MINUTE, 10)
+    assert [job.id for job in jobs] == ids
+    assert [job.payload for job in jobs] == [{"n": 1}, [2], "three"]
+    assert {job.priority for job in jobs} == {4}
+
+
+def test_add_jobs_is_all_or_nothing_and_names_the_bad_element(client: Client) -> None:
+    with pytest.raises(BadArgument, match="1"):
+        client.add_jobs([{"identifier": "good"}, {"identifier": ""}])
+    assert client.get_job("w") is None
+
+
+def test_life_of_a_job(client: Client) -> None:
+    client.register_worker("w", "host", 1, ["task"])
+    client.set_worker_idle("w", True)
+    client.add_job(identifier="task", job_key="k")
+    job = client.get_job("w", ["task"], MINUTE)
+    assert job is not None
+    assert (job.attempts, job.locked_by) == (1, "w")
+    assert client.heartbeat("w", [job.id], MINUTE) == [job.id]
+    assert client.fail_job("w", job.id, "no", job.lease, timedelta(0), "why") is not None
+    job = client.get_job("w")
+    assert job is not None
+    assert (job.attempts, job.last_error) == (2, "no")
+    assert client.snooze_job("w", job.id, timedelta(0), job.lease) is not None
+    (job,) = client.get_jobs("w", None, MINUTE, 2)
+    assert job.attempts == 2
+    assert client.release_jobs("w") == [job.id]
+    (job,) = client.get_jobs("w")
+    assert client.complete_job("w", job.id, job.lease - 1) is None
+    assert client.fail_jobs("w", [{"job_id": job.id, "lease": job.lease - 1}]) == []
+    assert client.complete_jobs("w", [job.id], [job.lease], [{"done": True}]) == [job.id]
+    assert client.complete_job("w", job.id, job.lease) is None
+    assert client.get_job("w") is None
+    assert client.tick().next_due_at is None
+
+
+def test_cancel_by_key(client: Client) -> None:
+    job = client.add_job(identifier="task", job_key="k")
+    assert client.cancel_job("k", reason="not needed") == job
+    assert client.cancel_job("k") is None
+
+
+def test_a_job_joins_the_callers_transaction(database: str, client: Client) -> None:
+    with psycopg.connect(database) as connection:
+        client.add_job(identifier="task", job_key="lost", connection=connection)
+        assert connection.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS
+        assert client.find_job("lost") is None
+        connection.rollback()
+        client.add_job(identifier="task", job_key="kept", connection=connection)
+        connection.commit()
+        assert not connection.closed
+    assert client.find_job("lost") is None
+    assert client.find_job("kept") is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({}, "identifier"),
+        ({"identifier": ""}, "identifier"),
+        ({"identifier": "x" * 127}, "identifier"),
+        ({"identifier": "x", "job_key": "k" * 513}, "job_key"),
+        ({"identifier": "x", "max_attempts": 0}, "max_attempts"),
+        ({"identifier": "x", "job_key": "k", "job_key_mode": "maybe"}, "job_key_mode"),
+        ({"identifier": "x", "payload": {1, 2}}, "payload"),
+        ({"identifier": "x", "payload": float("nan")}, "payload"),
+        ({"identifier": "x", "run_at": datetime(2030, 1, 1)}, "run_at"),  # noqa: DTZ001
+        ({"db_id": "send_email", "identifier": "x"}, "db_id"),
+    ],
+)
+def test_bad_arguments_are_named(client: Client, arguments: dict[str, Any], named: str) -> None:
+    with pytest.raises(BadArgument, match=named) as caught:
+        client.add_job(**arguments)
+    assert caught.value.sqlstate in ("22023", "22004")
+    assert caught.value.hint
+    assert isinstance(caught.value, ValueError)
+
+
+def test_bad_arguments_of_workers(client: Client) -> None:
+    for call in (
+        lambda: client.get_job(""),
+        lambda: client.get_jobs("w", job_limit=0),
+        lambda: client.get_jobs("w", job_limit=10_001),
+        lambda: client.get_jobs("w", job_expiry=timedelta(0)),
+        lambda: client.add_jobs([{"identifier": "x"}], identifier="x"),  # type: ignore[call-overload]
+        lambda: client.add_jobs(),  # type: ignore[call-overload]
+        lambda: client.add_jobs([1]),  # type: ignore[list-item]
+    ):
+        with pytest.raises(BadArgument) as caught:
+            call()
+        assert caught.value.hint
+
+
+def test_a_missing_right(database: str, connection: psycopg.Connection[Any]) -> None:
+    with psycopg.connect(database) as other, Client() as client:
+        other.execute("set role app_jobs_producer")
+        client.add_job(identifier="task", connection=other)
+        with pytest.raises(NotPermitted) as caught:
+            client.get_job("w", connection=other)
+        assert caught.value.sqlstate == "42501"
+
+
+def test_a_database_without_the_schema(empty_database: str) -> None:
+    with Client(empty_database) as client, pytest.raises(SchemaMissing, match="app_jobs") as caught:
+        client.get_job("w")
+    assert "migrate" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("schema", "client", "error"),
+    [
+        ("0.1.0", "0.1.7", None),
+        ("0.2.3", "0.1.0", None),
+        ("0.1.9", "0.2.0", SchemaTooOld),
+        ("0.3.0", "0.1.9", SchemaTooNew),
+        ("1.0.0", "0.9.0", SchemaTooNew),
+    ],
+)
+def test_which_versions_go_together(schema: str, client: str, error: type | None) -> None:
+    if error is None:
+        _sql.check_version(schema, client)
+    else:
+        with pytest.raises(error) as caught:
+            _sql.check_version(schema, client)
+        assert caught.value.hint
+
+
+def test_the_version_is_checked_at_the_first_call(
+    database: str, connection: psycopg.Connection[Any]
+) -> None:
+    connection.execute(
+        "create or replace function app_jobs.version() returns text language sql immutable"
+        " as $$ select '9.0.0' $$"
+    )
+    with Client(database) as client, pytest.raises(SchemaTooNew, match=r"9\.0\.0"):
+        client.add_job(identifier="task")
+
+
+def test_a_lost_connection_comes_back(
+    database: str, client: Client, connection: psycopg.Connection[Any]
+) -> None:
+    client.add_job(identifier="task")
+    connection.execute(
+        "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+        " where datname = current_database() and pid <> pg_backend_pid()"
+    )
+    client.add_job(identifier="task")
+    assert len(client.get_jobs("w", job_limit=5)) == 2
+
+
+def test_async_client(database: str) -> None:
+    async def main() -> None:
+        async with AsyncClient(database) as client:
+            assert await client.version() == app_jobs.Client(database).version()
+            await client.add_job(identifier="task", payload=[1])
+            async with await psycopg.AsyncConnection.connect(database) as connection:
+                await client.add_job(identifier="lost", connection=connection)
+                await connection.rollback()
+            job = await client.get_job("w")
+            assert job is not None
+            assert (job.task_identifier, job.payload) == ("task", [1])
+            assert await client.get_job("w") is None
+            with pytest.raises(BadArgument):
+                await client.add_job(identifier="")
+
+    asyncio.run(main())

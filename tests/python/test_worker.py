@@ -1,0 +1,738 @@
+"""The worker: how jobs run and end, leases, wake-ups, trouble with the database."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from app_jobs import Client, Fail, JobContext, Snooze, Tasks, Worker
+from app_jobs.errors import BadArgument, SchemaMissing
+
+PATIENCE = 20
+SECOND = timedelta(seconds=1)
+
+Connection = psycopg.Connection[Any]
+Running = Callable[..., AbstractContextManager[Worker]]
+Until = Callable[[str], None]
+
+NO_JOBS = "not exists (select from app_jobs.jobs)"
+
+
+def both_kinds(tasks: Tasks, name: str) -> Callable[[Callable[..., Any]], None]:
+    """Register a function as the handlers name_async and name_sync."""
+
+    def register(function: Callable[..., Any]) -> None:
+        @tasks.task(f"{name}_async")
+        async def coroutine(payload: Any, ctx: JobContext) -> Any:
+            return function(payload, ctx)
+
+        tasks.task(f"{name}_sync")(function)
+
+    return register
+
+
+# --- how jobs end ---
+
+
+def test_handlers_get_payload_and_context_and_their_result_is_kept(
+    client: Client, connection: Connection, tasks: Tasks, running: Running, until: Until
+) -> None:
+    seen = []
+
+    @both_kinds(tasks, "double")
+    def double(payload: Any, ctx: JobContext) -> Any:
+        job = ctx.job
+        seen.append((ctx.id, ctx.attempt, ctx.max_attempts, ctx.lease, job.id, job.key, job.run_at))
+        return {"twice": payload["n"] * 2}
+
+    for kind in ("async", "sync"):
+        connection.execute(
+            "insert into app_jobs.tasks (task_identifier, keep_completed) values (%s, '1 day')",
+            [f"double_{kind}"],
+        )
+    added = [
+        client.add_job(identifier=f"double_{kind}", payload={"n": 21}, job_key=kind)
+        for kind in ("async", "sync")
+    ]
+    with running():
+        until(NO_JOBS)
+    assert sorted(seen) == [(j.id, 1, 25, 1, j.id, j.key, j.run_at) for j in added]
+    rows = connection.execute("select state, result from app_jobs.finished_jobs").fetchall()
+    assert rows == [("completed", {"twice": 42})] * 2
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_an_exception_fails_the_attempt_and_is_recorded(
+    kind: str, client: Client, connection: Connection, tasks: Tasks, running: Running, until: Until
+) -> None:
+    @both_kinds(tasks, "break")
+    def handler(payload: Any, ctx: JobContext) -> None:
+        raise ValueError("no\0 \ud800 way")
+
+    client.add_job(identifier=f"break_{kind}")
+    with running():
+        until("exists (select from app_jobs.jobs where last_error is not null)")
+    row = connection.execute(
+        """
+        select j.last_error, j.attempts, j.run_at > now(), j.locked_by, e.error_message, e.detail
+        from app_jobs.jobs as j inner join app_jobs.job_errors as e on e.job_id = j.id
+        """
+    ).fetchone()
+    assert row is not None
+    message = r"ValueError: no\0 \ud800 way"
+    assert row[:5] == (message, 1, True, None, message)
+    assert "test_worker.py" in row[5]
+    assert "raise ValueError" in row[5]
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_fail_says_when_to_retry_or_that_it_is_for_good(
+    kind: str, client: Client, connection: Connection, tasks: Tasks, running: Running, until: Until
+) -> None:
+    attempts = []
+
+    @both_kinds(tasks, "fail")
+    def handler(payload: Any, ctx: JobContext) -> None:
+        attempts.append(ctx.attempt)
+        if ctx.attempt < 3:
+            raise Fail("again", retry_in=timedelta(0))
+        raise Fail("never", permanent=True)
+
+    client.add_job(identifier=f"fail_{kind}")
+    with running():
+        until("exists (select from app_jobs.finished_jobs)")
+    assert attempts == [1, 2, 3]
+    row = connection.execute("select state, last_error from app_jobs.finished_jobs").fetchone()
+    assert row == ("failed", "never")
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_snooze_counts_no_attempt(
+    kind: str, client: Client, tasks: Tasks, running: Running, until: Until
+) -> None:
+    attempts = []
+
+    @both_kinds(tasks, "snooze")
+    def handler(payload: Any, ctx: JobContext) -> None:
+        attempts.append((ctx.attempt, ctx.lease))
+        if len(attempts) < 3:
+            raise Snooze(timedelta(0))
+
+    client.add_job(identifier=f"snooze_{kind}")
+    with running():
+        until(NO_JOBS)
+    assert attempts == [(1, 1), (1, 2), (1, 3)]
+
+
+def test_a_result_that_is_not_json_fails_for_good(
+    client: Client, connection: Connection, tasks: Tasks, running: Running, until: Until
+) -> None:
+    tasks.task("t")(lambda payload: {1, 2})
+    client.add_job(identifier="t")
+    with running():
+        until("exists (select from app_jobs.finished_jobs where state = 'failed')")
+    row = connection.execute("select last_error from app_jobs.finished_jobs").fetchone()
+    assert row is not None
+    assert "not JSON" in row[0]
+
+
+def test_handlers_that_leave_the_loop_or_threads_harm_nobody(
+    client: Client, tasks: Tasks, running: Running, until: Until
+) -> None:
+    @tasks.task("exit_async")
+    async def exit_async() -> None:
+        raise SystemExit(3)
+
+    @tasks.task("exit_sync")
+    def exit_sync() -> None:
+        raise KeyboardInterrupt
+
+    @tasks.task("cancel")
+    async def cancel() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+
+    @tasks.task("coroutine")
+    def forgotten() -> Any:
+        return asyncio.sleep(0)
+
+    @tasks.task("good_async")
+    async def good_async() -> None: ...
+
+    @tasks.task("good_sync")
+    def good_sync() -> None: ...
+
+    with running(concurrency=1, lease=SECOND):
+        for name in ("exit_async", "exit_sync", "cancel", "coroutine", "good_async", "good_sync"):
+            client.add_job(identifier=name, max_attempts=1)
+        until(NO_JOBS)
+        client.add_job(identifier="good_async")
+        client.add_job(identifier="good_sync")
+        until(NO_JOBS)
+
+
+def test_five_thousand_jobs_run_once_each(
+    client: Client, tasks: Tasks, running: Running, until: Until
+) -> None:
+    seen: list[int] = []
+
+    @both_kinds(tasks, "count")
+    def handler(payload: Any, ctx: JobContext) -> None:
+        seen.append(payload)
+
+    client.add_jobs(identifier="count_async", payloads=range(2500))
+    client.add_jobs(identifier="count_sync", payloads=range(2500, 5000))
+    with running():
+        until(NO_JOBS)
+    assert sorted(seen) == list(range(5000))
+
+
+# --- where handlers run ---
+
+
+def test_coroutines_run_side_by_side_up_to_concurrency(
+    client: Client, tasks: Tasks, running: Running, until: Until
+) -> None:
+    inside, most = 0, 0
+    full = asyncio.Event()
+
+    @tasks.task("t")
+    async def handler() -> None:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        if inside == 4:
+            full.set()
+        await full.wait()
+        await asyncio.sleep(0)
+        inside -= 1
+
+    client.add_jobs(identifier="t", payloads=range(50))
+    with running(concurrency=4):
+        until(NO_JOBS)
+    assert most == 4
+
+
+def test_functions_run_in_so_many_threads(
+    client: Client, tasks: Tasks, running: Running, until: Until
+) -> None:
+    together = threading.Barrier(4)
+
+    @tasks.task("t")
+    def handler() -> None:
+        together.wait(PATIENCE)
+
+    client.add_jobs(identifier="t", payloads=range(12))
+    with running(concurrency=4):
+        until(NO_JOBS)
+
+
+def test_jobs_run_in_order(client: Client, tasks: Tasks, running: Running, until: Until) -> None:
+    seen = []
+
+    @tasks.task("t")
+    async def handler(payload: int) -> None:
+        seen.append(payload)
+
+    for number, priority in enumerate([3, 1, 2, 1, 3]):
+        client.add_job(identifier="t", payload=number, priority=priority)
+    with running(concurrency=1):
+        until(NO_JOBS)
+    assert seen == [1, 3, 2, 0, 4]
+
+
+def test_each_handler_has_a_context_of_its_own(
+    client: Client, tasks: Tasks, running: Running, until: Until
+) -> None:
+    variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=-1)
+    before, after = [], []
+
+    @tasks.task("async")
+    async def coroutine(payload: int) -> None:
+        before.append(variable.get())
+        variable.set(payload)
+        await asyncio.sleep(0)
+        after.append(variable.get() == payload)
+
+    @tasks.task("sync")
+    def function(payload: int) -> None:
+        before.append(variable.get())
+        variable.set(payload)
+
+    client.add_jobs(identifier="async", payloads=range(20))
+    client.add_jobs(identifier="sync", payloads=range(20))
+    with running(concurrency=2):
+        until(NO_JOBS)
+    assert before == [-1] * 40
+    assert after == [True] * 20
+
+
+def test_asyncio_tools_work_inside_handlers(
+    client: Client, tasks: Tasks, running: Running, until: Until
+) -> None:
+    done = []
+
+    @tasks.task("timeout")
+    async def timeout() -> None:
+        for _ in range(3):
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(asyncio.Event().wait(), 0.01)
+        if hasattr(asyncio, "timeout"):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await asyncio.Event().wait()
+            async with asyncio.timeout(PATIENCE):
+                await asyncio.sleep(0.001)
+        done.append("timeout")
+
+    @tasks.task("group")
+    async def group() -> None:
+        assert await asyncio.gather(asyncio.sleep(0, 1), asyncio.sleep(0, 2)) == [1, 2]
+        if hasattr(asyncio, "TaskGroup"):
+            with pytest.raises(BaseException, match="unhandled") as caught:
+                async with asyncio.TaskGroup() as tasks_inside:
+                    tasks_inside.create_task(asyncio.sleep(PATIENCE))
+                    tasks_inside.create_task(_raise(KeyError("inside")))
+            assert "KeyError" in repr(caught.value)
+        assert await asyncio.to_thread(lambda: 3) == 3
+        done.append("group")
+
+    for name in ("timeout", "group", "timeout", "group"):
+        client.add_job(identifier=name, max_attempts=1)
+    with running(concurrency=1):
+        until(NO_JOBS)
+    assert sorted(done) == ["group", "group", "timeout", "timeout"]
+
+
+async def _raise(error: Exception) -> None:
+    raise error
+
+
+# --- leases ---
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_a_long_job_keeps_its_lease(
+    kind: str, client: Client, connection: Connection, tasks: Tasks, running: Running, until: Until
+) -> None:
+    enough = threading.Event()
+
+    @both_kinds(tasks, "long")
+    def handler(payload: Any, ctx: JobContext) -> None:
+        enough.wait(PATIENCE)  # blocks the loop, too, in the form of a coroutine
+
+    client.add_job(identifier=f"long_{kind}")
+    with running(lease=SECOND):
+        until("exists (select from app_jobs.jobs where locked_by is not null)")
+        # It lives longer than two leases after its claim.
+        until(
+            "exists (select from app_jobs.jobs where lease_expires_at > locked_at + '3 s'::interval)"
+        )
+        enough.set()
+        until(NO_JOBS)
+    assert connection.execute("select count(*) from app_jobs.job_errors").fetchone() == (0,)
+
+
+def test_a_job_with_a_short_lease_of_its_own_keeps_it(
+    client: Client, tasks: Tasks, running: Running, until: Until
+) -> None:
+    enough = threading.Event()
+
+    @tasks.task("t")
+    def handler() -> None:
+        enough.wait(PATIENCE)
+
+    with running():  # a lease of a minute, renewed every 20 s
+        client.add_job(identifier="t", retry_after=SECOND)
+        until(
+            "exists (select from app_jobs.jobs where lease_expires_at > locked_at + '3 s'::interval)"
+        )
+        enough.set()
+        until(NO_JOBS)
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_a_lost_lease_stops_the_handler_and_drops_its_result(
+    kind: str, client: Client, connection: Connection, tasks: Tasks, running: Running, until: Until
+) -> None:
+    started, stopped = threading.Event(), threading.Event()
+
+    @tasks.task("async")
+    async def coroutine() -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            stopped.set()  # and goes on as if it had succeeded
+
+    @tasks.task("sync")
+    def function(ctx: JobContext) -> None:
+        started.set()
+        while ctx.heartbeat():
+            time.sleep(0.01)
+        stopped.set()
+
+    job = client.add_job(identifier=kind)
+    with running(lease=SECOND):
+        assert started.wait(PATIENCE)
+        connection.execute(
+            "update app_jobs.jobs set locked_by = 'another', lease = lease + 1,"
+            " lease_expires_at = now() + '1 hour'::interval"
+        )
+        assert stopped.wait(PATIENCE)
+        client.add_job(identifier="no such task")
+        until("(select count(*) = 2 from app_jobs.jobs)")
+    row = connection.execute(
+        "select locked_by, last_error from app_jobs.jobs where id = %s", [job.id]
+    ).fetchone()
+    assert row == ("another", None)
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_a_job_that_is_to_be_cancelled_is(
+    kind: str, client: Client, connection: Connection, tasks: Tasks, running: Running, until: Until
+) -> None:
+    started = threading.Event()
+
+    @tasks.task("async")
+    async def coroutine() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    @tasks.task("sync")
+    def function(ctx: JobContext) -> None:
+        started.set()
+        while not ctx.cancelled:
+            time.sleep(0.01)
+        raise RuntimeError("stopped half-way")
+
+    client.add_job(identifier=kind, job_key="k")
+    with running(lease=SECOND):
+        assert started.wait(PATIENCE)
+        client.cancel_job("k", reason="changed my mind")
+        until("exists (select from app_jobs.finished_jobs where state = 'cancelled')")
+    assert connection.execute("select count(*) from app_jobs.jobs").fetchone() == (0,)
+
+
+def test_an_end_that_another_transaction_holds_up_is_told_again(
+    client: Client, database: str, tasks: Tasks, running: Running, until: Until
+) -> None:
+    started, go_on = threading.Event(), threading.Event()
+
+    @tasks.task("t")
+    def handler() -> None:
+        started.set()
+        go_on.wait(PATIENCE)
+
+    client.add_job(identifier="t")
+    client.add_job(identifier="t")
+    with running(), psycopg.connect(database) as other:
+        assert started.wait(PATIENCE)
+        until("(select count(*) = 2 from app_jobs.jobs where locked_by is not null)")
+        other.execute("select from app_jobs.jobs order by id limit 1 for update")
+        go_on.set()
+        until("(select count(*) = 1 from app_jobs.jobs)")
+        other.rollback()
+        until(NO_JOBS)
+
+
+def test_a_job_whose_lease_is_over_is_not_started(
+    database: str, client: Client, connection: Connection, tasks: Tasks, running: Running
+) -> None:
+    # One runner, a blocked first job, a second one in the buffer; the database goes away for the
+    # length of the lease, so nothing is renewed.
+    started, go_on = threading.Event(), threading.Event()
+    seen = []
+
+    @tasks.task("t")
+    def handler(payload: int) -> None:
+        seen.append(payload)
+        started.set()
+        go_on.wait(PATIENCE)
+
+    client.add_jobs(identifier="t", payloads=[1, 2])
+    with running(concurrency=1, prefetch=5, lease=SECOND) as worker:
+        assert started.wait(PATIENCE)
+        connection.execute("alter table app_jobs.jobs rename to jobs_away")
+        for context in worker._outbox.held.values():
+            context._deadline = time.monotonic()
+        go_on.set()
+        worker.stop()
+    assert seen == [1]
+
+
+# --- wake-ups ---
+
+
+def test_an_idle_worker_is_woken_by_a_notification(
+    client: Client, tasks: Tasks, running: Running, until: Until
+) -> None:
+    started = threading.Event()
+
+    @tasks.task("t")
+    async def handler() -> None:
+        started.set()
+
+    with running(poll_interval=timedelta(hours=1)):
+        for _ in range(5):
+            until("(select bool_or(idle) from app_jobs.workers)")
+            started.clear()
+            client.add_job(identifier="t")
+            assert started.wait(PATIENCE)
+            until(NO_JOBS)
+
+
+def test_a_scheduled_job_starts_at_its_time(
+    client: Client,
+    tasks: Tasks,
+    running: Running,
+    until: Until,
+    record_property: Callable[[str, object], None],
+) -> None:
+    delays = []
+
+    @tasks.task("t")
+    async def handler(ctx: JobContext) -> None:
+        delays.append((datetime.now(timezone.utc) - ctx.job.run_at).total_seconds())
+
+    with running(poll_interval=timedelta(hours=1)):
+        until("(select bool_or(idle) from app_jobs.workers)")
+        for milliseconds in (300, 600, 900):
+            moment = datetime.now(timezone.utc) + timedelta(milliseconds=milliseconds)
+            client.add_job(identifier="t", run_at=moment)
+        until(NO_JOBS)
+    record_property("delays", delays)
+    assert len(delays) == 3
+    assert min(delays) >= 0
+    assert max(delays) < 0.5  # a loaded machine; some milliseconds otherwise
+
+
+def test_without_listen_the_worker_polls_and_says_so(
+    server: str,
+    client: Client,
+    tasks: Tasks,
+    running: Running,
+    until: Until,
+    logged: Callable[[str], None],
+) -> None:
+    tasks.task("t")(lambda: None)
+    # Notifications do not cross databases: to listen in another one is like behind a pooler.
+    elsewhere = make_conninfo(server, dbname="postgres")
+    with running(listen_dsn=elsewhere, poll_interval=timedelta(seconds=0.05)):
+        client.add_job(identifier="t")
+        until(NO_JOBS)
+        logged("LISTEN does not work here (a pooler in transaction mode?): polling every 0.05 s")
+        client.add_job(identifier="t")
+        until(NO_JOBS)
+
+
+# --- trouble ---
+
+
+def test_the_worker_outlives_its_connections(
+    client: Client,
+    connection: Connection,
+    tasks: Tasks,
+    running: Running,
+    until: Until,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    started, go_on = threading.Event(), threading.Event()
+
+    @tasks.task("held")
+    def held() -> None:
+        started.set()
+        go_on.wait(PATIENCE)
+
+    @tasks.task("t")
+    async def handler() -> None: ...
+
+    with running(poll_interval=timedelta(seconds=0.1)):
+        until("(select bool_or(idle) from app_jobs.workers)")
+        client.add_job(identifier="held")
+        assert started.wait(PATIENCE)
+        for _ in range(3):
+            # all of the worker's: claims, acknowledgements, heartbeat, LISTEN
+            connection.execute(
+                "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+                " where datname = current_database() and pid <> pg_backend_pid()"
+            )
+            client.add_job(identifier="t")
+            until("not exists (select from app_jobs.jobs where task_identifier = 't')")
+        go_on.set()
+        until(NO_JOBS)
+        until("(select bool_or(idle) from app_jobs.workers)")
+    assert "database trouble" in caplog.text
+
+
+def test_it_waits_for_a_database_that_refuses_connections(
+    server: str,
+    client: Client,
+    connection: Connection,
+    tasks: Tasks,
+    running: Running,
+    until: Until,
+) -> None:
+    count = []
+
+    @tasks.task("t")
+    async def handler() -> None:
+        count.append(1)
+
+    name = connection.info.dbname
+    with (
+        running(poll_interval=timedelta(seconds=0.1)),
+        psycopg.connect(server, autocommit=True) as admin,
+    ):
+        until("(select bool_or(idle) from app_jobs.workers)")
+        admin.execute(f"alter database {name} allow_connections false")
+        connection.execute(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+            " where datname = current_database() and pid <> pg_backend_pid()"
+        )
+        connection.execute("select from app_jobs.add_job(identifier => 't')")
+        assert not count
+        admin.execute(f"alter database {name} allow_connections true")
+        until(NO_JOBS)
+    assert count == [1]
+
+
+def test_trouble_at_the_start_is_raised(empty_database: str, tasks: Tasks) -> None:
+    tasks.task("t")(lambda: None)
+    with pytest.raises(SchemaMissing):
+        Worker(empty_database, tasks).run()
+    with pytest.raises(psycopg.OperationalError):
+        Worker("host=127.0.0.1 port=1", tasks).run()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"concurrency": 0},
+        {"prefetch": -1},
+        {"lease": timedelta(milliseconds=1)},
+        {"poll_interval": timedelta(0)},
+        {"shutdown_timeout": timedelta(-1)},
+    ],
+)
+def test_bad_options_are_named(tasks: Tasks, options: dict[str, Any]) -> None:
+    with pytest.raises(BadArgument, match="tasks"):
+        Worker("", tasks)
+    tasks.task("t")(lambda: None)
+    with pytest.raises(BadArgument, match=next(iter(options))) as caught:
+        Worker("", tasks, **options)
+    assert caught.value.hint
+
+
+# --- the end (signals: test_cli.py) ---
+
+
+def test_stop_finishes_what_runs_and_gives_the_rest_back(
+    client: Client,
+    connection: Connection,
+    tasks: Tasks,
+    running: Running,
+    logged: Callable[[str], None],
+) -> None:
+    started, go_on = threading.Event(), threading.Event()
+
+    @tasks.task("t")
+    def handler() -> None:
+        started.set()
+        go_on.wait(PATIENCE)
+
+    client.add_jobs(identifier="t", payloads=range(10))
+    with running(concurrency=1, prefetch=5) as worker:
+        assert started.wait(PATIENCE)
+        worker.stop()
+        logged("1 handlers are running")
+        go_on.set()
+    row = connection.execute(
+        "select count(*), count(locked_by), sum(attempts) from app_jobs.jobs"
+    ).fetchone()
+    assert row == (9, 0, 0)
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_what_takes_too_long_is_cancelled_and_given_back(
+    kind: str, client: Client, connection: Connection, tasks: Tasks, running: Running
+) -> None:
+    started, cancelled = threading.Event(), threading.Event()
+
+    @tasks.task("async")
+    async def coroutine() -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    @tasks.task("sync")
+    def function(ctx: JobContext) -> None:
+        started.set()
+        while not ctx.cancelled:
+            time.sleep(0.01)
+        cancelled.set()
+        raise RuntimeError("stopped half-way")
+
+    client.add_job(identifier=kind)
+    with running(shutdown_timeout=timedelta(0)):
+        assert started.wait(PATIENCE)
+    assert cancelled.wait(PATIENCE)
+    row = connection.execute("select locked_by, attempts, last_error from app_jobs.jobs").fetchone()
+    assert row == (None, 0, None)
+
+
+def test_cancelling_run_async_gives_back_and_ends(
+    database: str, client: Client, connection: Connection, tasks: Tasks
+) -> None:
+    started = threading.Event()
+
+    @tasks.task("t")
+    async def handler() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    client.add_job(identifier="t")
+
+    async def main() -> None:
+        task = asyncio.create_task(Worker(database, tasks).run_async())
+        while not started.is_set():
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert [t for t in asyncio.all_tasks() if t is not asyncio.current_task()] == []
+
+    asyncio.run(main())
+    row = connection.execute("select locked_by, attempts from app_jobs.jobs").fetchone()
+    assert row == (None, 0)
+
+
+def test_log_records_carry_the_job_and_never_the_payload(
+    client: Client, tasks: Tasks, running: Running, until: Until, caplog: pytest.LogCaptureFixture
+) -> None:
+    @tasks.task("t")
+    async def handler(ctx: JobContext) -> None:
+        ctx.log.info("at work")
+        raise Fail("no", permanent=True)
+
+    with caplog.at_level(logging.DEBUG, "app_jobs"), running():
+        job = client.add_job(identifier="t", payload={"secret": "s3cret"})
+        until(NO_JOBS)
+    records = [r for r in caplog.records if hasattr(r, "job_id")]
+    assert len(records) == 2
+    assert {(r.job_id, r.attempt, r.task) for r in records} == {(job.id, 1, "t")}  # type: ignore[attr-defined]
+    assert "s3cret" not in caplog.text
