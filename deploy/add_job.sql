@@ -63,7 +63,9 @@ declare
 begin
     select f.* into v_kept
     from app_jobs.finished_jobs as f
-    where f.key = finished_with_key.job_key and f.database_id is not distinct from finished_with_key.db_id
+    where
+        f.key = finished_with_key.job_key
+        and f.database_id is not distinct from finished_with_key.db_id
     order by f.finished_at desc
     limit 1;
     v_job.id := v_kept.id;
@@ -120,7 +122,8 @@ declare
     v_job app_jobs.jobs;
 begin
     perform app_jobs.check_job(
-        add_job.identifier, add_job.job_key, add_job.queue_name, add_job.max_attempts, add_job.retry_after
+        add_job.identifier, add_job.job_key, add_job.queue_name, add_job.max_attempts,
+        add_job.retry_after
     );
     if v_mode not in ('replace', 'preserve_run_at', 'keep', 'once') then
         raise exception 'job_key_mode is "%"', v_mode
@@ -134,7 +137,8 @@ begin
 
     loop
         if add_job.job_key is not null then
-            -- Waits for another transaction that adds or claims the job under this key, and for nobody else.
+            -- Waits for another transaction that adds or claims the job under this key, and for
+            -- nobody else.
             v_old := app_jobs.lock_key_holder(add_job.job_key, add_job.db_id);
             if v_old.id is not null and v_mode in ('keep', 'once') then
                 return v_old;
@@ -155,10 +159,13 @@ begin
                     v_run_at := v_old.run_at;
                 end if;
                 if (
-                    v_old.task_identifier, v_old.queue_name, v_old.payload::text, v_old.attributes, v_old.priority,
-                    v_old.run_at, v_old.max_attempts, v_old.retry_after, v_old.attempts, v_old.last_error
+                    v_old.task_identifier, v_old.queue_name, v_old.payload::text, v_old.attributes,
+                    v_old.priority,
+                    v_old.run_at, v_old.max_attempts, v_old.retry_after, v_old.attempts,
+                    v_old.last_error
                 ) is not distinct from (
-                    add_job.identifier, add_job.queue_name, v_payload::text, v_attributes, v_priority,
+                    add_job.identifier, add_job.queue_name, v_payload::text, v_attributes,
+                    v_priority,
                     v_run_at, v_max_attempts, add_job.retry_after, 0, null::text
                 ) then
                     return v_old;
@@ -189,17 +196,20 @@ begin
             returning j.* into v_job;
         else
             insert into app_jobs.jobs as j (
-                database_id, queue_name, task_identifier, payload, attributes, priority, run_at, max_attempts, key,
+                database_id, queue_name, task_identifier, payload, attributes, priority, run_at,
+                max_attempts, key,
                 retry_after, slot, line
             )
             values (
-                add_job.db_id, add_job.queue_name, add_job.identifier, v_payload, v_attributes, v_priority, v_run_at,
+                add_job.db_id, add_job.queue_name, add_job.identifier, v_payload, v_attributes,
+                v_priority, v_run_at,
                 v_max_attempts, add_job.job_key, add_job.retry_after, v_slot, v_line
             )
             on conflict do nothing
             returning j.* into v_job;
         end if;
-        -- nothing inserted: another transaction has just committed a job under this key, so look again
+        -- nothing inserted: another transaction has just committed a job under this key, so look
+        -- again
         exit when v_job.id is not null;
     end loop;
 
@@ -235,7 +245,8 @@ comment on function app_jobs.lock_key_holder(text, uuid) is
 job_key  the key
 db_id    its tenant; null: none
 
-Returns: the job; a row of nulls if there is none. Locks: the job; waits for it. Roles: internal; the caller pins the plans.';
+Returns: the job; a row of nulls if there is none. Locks: the job; waits for it. Roles: internal;
+the caller pins the plans.';
 comment on function app_jobs.finished_with_key(text, uuid) is
 'Find the last finished job with a key that is still kept.
 
@@ -252,20 +263,23 @@ db_id         tenant; null: none
 identifier    task to run, 1 to 126 characters; required
 payload       what to run it with
 job_key       unique among live jobs of the tenant, up to 512 characters; null: none
-queue_name    jobs of a queue run one after the other (or max_running at a time); null: in parallel with everything
+queue_name    jobs of a queue run one after the other, or max_running at a time; null: in parallel
+              with everything
 run_at        not before this time
 max_attempts  1 or more; null: the task''s, or 25
 priority      lower runs first
-job_key_mode  what to do with the live job under job_key. replace: give it the new task, payload, run_at … and start its
-              attempts anew; preserve_run_at: the same, but for run_at; keep: leave it and return it; once: the same, and a
-              finished job that is still kept counts. If it is running, replace gives the key to a new job, and the running
-              one is not retried
+job_key_mode  what to do with the live job under job_key. replace: give it the new task, payload,
+              run_at … and start its attempts anew; preserve_run_at: the same, but for run_at; keep:
+              leave it and return it; once: the same, and a finished job that is still kept counts.
+              If it is running, replace gives the key to a new job, and the running one is not
+              retried
 attributes    metadata that may change while the job lives
 retry_after   length of its leases; null: the task''s, or else the worker''s
 
 A null argument means its default.
 
-Returns: the job as it stands now. Errors: 22004, 22023. Locks: the current slot, shared; the job under job_key.
+Returns: the job as it stands now. Errors: 22004, 22023.
+Locks: the current slot, shared; the job under job_key.
 Roles: app_jobs_producer.';
 
 commit;

@@ -16,13 +16,14 @@ declare
 begin
     if json_typeof(spec) <> 'object' then
         raise exception 'it is of type %', json_typeof(spec)
-            using errcode = '22023', hint = 'Give an object whose keys are add_job()''s argument names.';
+            using errcode = '22023',
+                hint = 'Give an object whose keys are add_job()''s argument names.';
     end if;
     select k.key into v_unknown
     from json_object_keys(spec) as k(key)
     where k.key not in (
-        'db_id', 'identifier', 'payload', 'job_key', 'queue_name', 'run_at', 'max_attempts', 'priority',
-        'job_key_mode', 'attributes', 'retry_after'
+        'db_id', 'identifier', 'payload', 'job_key', 'queue_name', 'run_at', 'max_attempts',
+        'priority', 'job_key_mode', 'attributes', 'retry_after'
     );
     if found then
         raise exception 'unknown key "%"', v_unknown
@@ -30,7 +31,8 @@ begin
     end if;
     select s.* into v_job
     from json_to_record(spec) as s(
-        db_id uuid, identifier text, job_key text, queue_name text, run_at timestamptz, max_attempts integer,
+        db_id uuid, identifier text, job_key text, queue_name text, run_at timestamptz,
+        max_attempts integer,
         priority integer, job_key_mode text, attributes jsonb, retry_after interval
     );
     perform app_jobs.check_job(
@@ -98,7 +100,8 @@ declare
     v_slots integer[];
     v_ids bigint[];
 begin
-    -- A large addition brings slots of its own: closed from the first, they appear with its commit and need no lock.
+    -- A large addition brings slots of its own: closed from the first, they appear with its commit
+    -- and need no lock.
     if v_large then
         v_slots := array(
             select nextval('app_jobs.slot_number')
@@ -117,23 +120,29 @@ begin
                 max_attempts integer, priority integer, attributes jsonb, retry_after interval
             )
         ) with ordinality as s(
-            db_id, identifier, payload, queue_name, run_at, max_attempts, priority, attributes, retry_after, n
+            db_id, identifier, payload, queue_name, run_at, max_attempts, priority, attributes,
+            retry_after, n
         )
         union all
         select
-            case when v_one_tenant then insert_jobs.db_ids[1] else p.db_id end, insert_jobs.identifier, p.payload, insert_jobs.queue_name,
-            insert_jobs.run_at, insert_jobs.max_attempts, insert_jobs.priority, insert_jobs.attributes,
+            case when v_one_tenant then insert_jobs.db_ids[1] else p.db_id end,
+            insert_jobs.identifier, p.payload, insert_jobs.queue_name,
+            insert_jobs.run_at, insert_jobs.max_attempts, insert_jobs.priority,
+            insert_jobs.attributes,
             insert_jobs.retry_after, p.n
-        from unnest(insert_jobs.payloads, insert_jobs.db_ids) with ordinality as p(payload, db_id, n)
+        from unnest(insert_jobs.payloads, insert_jobs.db_ids) with ordinality as p(payload, db_id,
+        n)
     ),
 
     added as (
         insert into app_jobs.jobs as j (
-            database_id, queue_name, task_identifier, payload, attributes, priority, run_at, max_attempts,
+            database_id, queue_name, task_identifier, payload, attributes, priority, run_at,
+            max_attempts,
             retry_after, slot, line
         )
         select
-            g.db_id, g.queue_name, g.identifier, coalesce(g.payload, '{}'), coalesce(g.attributes, '{}'),
+            g.db_id, g.queue_name, g.identifier, coalesce(g.payload, '{}'),
+            coalesce(g.attributes, '{}'),
             coalesce(g.priority, 0), coalesce(g.run_at, now()),
             coalesce(g.max_attempts, (v_defaults ->> g.identifier)::integer, 25), g.retry_after,
             v_slots[1 + (g.n - 1) / c_slot_size],
@@ -178,37 +187,44 @@ begin
     perform app_jobs.check_not_null('specs', add_jobs.specs is null, 'Give an array of objects.');
     if json_typeof(add_jobs.specs) <> 'array' then
         raise exception 'specs is of type %', json_typeof(add_jobs.specs)
-            using errcode = '22023', hint = 'Give an array of objects whose keys are add_job()''s argument names.';
+            using errcode = '22023',
+                hint = 'Give an array of objects whose keys are add_job()''s argument names.';
     end if;
     v_jobs := json_array_length(add_jobs.specs);
     if v_jobs = 0 then
         return;
     end if;
-    -- Keys may name jobs that exist, so those specs go one by one (the text is looked at: cheap, and never misses one).
+    -- Keys may name jobs that exist, so those specs go one by one (the text is looked at: cheap,
+    -- and never misses one).
     if add_jobs.specs::text ~ 'job_key|\\u' then
         perform app_jobs.check_specs(add_jobs.specs);
         return query
         select (app_jobs.add_job(
-            s.db_id, s.identifier, s.payload, s.job_key, s.queue_name, s.run_at, s.max_attempts, s.priority,
+            s.db_id, s.identifier, s.payload, s.job_key, s.queue_name, s.run_at, s.max_attempts,
+            s.priority,
             s.job_key_mode, s.attributes, s.retry_after
         )).id
         from rows from (
             json_to_recordset(add_jobs.specs) as (
-                db_id uuid, identifier text, payload json, job_key text, queue_name text, run_at timestamptz,
-                max_attempts integer, priority integer, job_key_mode text, attributes jsonb, retry_after interval
+                db_id uuid, identifier text, payload json, job_key text, queue_name text,
+                run_at timestamptz,
+                max_attempts integer, priority integer, job_key_mode text, attributes jsonb,
+                retry_after interval
             )
         ) with ordinality as s(
-            db_id, identifier, payload, job_key, queue_name, run_at, max_attempts, priority, job_key_mode,
+            db_id, identifier, payload, job_key, queue_name, run_at, max_attempts, priority,
+            job_key_mode,
             attributes, retry_after, n
         )
         order by s.n;
         return;
     end if;
     begin
-        perform from json_array_elements(add_jobs.specs) as e(spec), json_object_keys(e.spec) as k(key)
+        perform from json_array_elements(add_jobs.specs) as e(spec),
+        json_object_keys(e.spec) as k(key)
         where k.key not in (
-            'db_id', 'identifier', 'payload', 'queue_name', 'run_at', 'max_attempts', 'priority', 'attributes',
-            'retry_after'
+            'db_id', 'identifier', 'payload', 'queue_name', 'run_at', 'max_attempts', 'priority',
+            'attributes', 'retry_after'
         );
         if found then
             perform app_jobs.check_specs(add_jobs.specs);
@@ -256,8 +272,10 @@ begin
         return query
         select i.id
         from unnest(app_jobs.insert_jobs(
-            null, add_jobs.identifier, add_jobs.payloads, array[add_jobs.db_id], cardinality(add_jobs.payloads),
-            add_jobs.queue_name, add_jobs.run_at, add_jobs.max_attempts, add_jobs.priority, add_jobs.attributes,
+            null, add_jobs.identifier, add_jobs.payloads, array[add_jobs.db_id],
+            cardinality(add_jobs.payloads),
+            add_jobs.queue_name, add_jobs.run_at, add_jobs.max_attempts, add_jobs.priority,
+            add_jobs.attributes,
             add_jobs.retry_after
         )) as i(id)
         order by i.id;
@@ -284,7 +302,8 @@ comment on function app_jobs.check_spec(json) is
 
 spec  the element
 
-Errors: 22004, 22023, and PostgreSQL''s own of class 22 for values that cannot be read. Roles: internal.';
+Errors: 22004, 22023, and PostgreSQL''s own of class 22 for values that cannot be read. Roles:
+internal.';
 comment on function app_jobs.check_specs(json) is
 'Refuse the first element of add_jobs(specs) that is no job, naming its index.
 
@@ -308,7 +327,8 @@ comment on function app_jobs.add_jobs(json) is
 
 specs  array of objects whose keys are add_job()''s argument names
 
-Returns: ids, in input order. Errors: 22004, 22023 and others of class 22, naming the index of the element, from 0.
+Returns: ids, in input order. Errors: 22004, 22023 and others of class 22, naming the index of the
+element, from 0.
 Locks: the current slot, shared; jobs under the keys given. Roles: app_jobs_producer.';
 comment on function app_jobs.add_jobs(
     text, json[], uuid, text, timestamptz, integer, integer, jsonb, interval
@@ -319,6 +339,7 @@ identifier  task to run
 payloads    one for each job
 the rest    as in add_job(), for all jobs alike
 
-Returns: ids, in input order. Errors: 22004, 22023. Locks: the current slot, shared. Roles: app_jobs_producer.';
+Returns: ids, in input order. Errors: 22004, 22023. Locks: the current slot, shared.
+Roles: app_jobs_producer.';
 
 commit;

@@ -15,7 +15,8 @@ begin
             using errcode = '22004',
                 hint = 'Give each worker process a name of its own, 1 to 200 characters.';
     elsif char_length(worker_id) not between 1 and 200 then
-        raise exception 'worker_id has % characters: "%"', char_length(worker_id), left(worker_id, 60)
+        raise exception 'worker_id has % characters: "%"',
+            char_length(worker_id), left(worker_id, 60)
             using errcode = '22023',
                 hint = 'Give each worker process a name of its own, 1 to 200 characters.';
     end if;
@@ -42,7 +43,8 @@ begin
     if char_length(check_length.value) not between 1 and check_length.most then
         raise exception '% has % characters: "%"',
             check_length.argument, char_length(check_length.value), left(check_length.value, 60)
-            using errcode = '22023', hint = format('It takes 1 to %s characters.', check_length.most);
+            using errcode = '22023',
+                hint = format('It takes 1 to %s characters.', check_length.most);
     end if;
 end;
 $$;
@@ -75,7 +77,8 @@ begin
     perform app_jobs.check_positive('retry_after', check_job.retry_after);
     if check_job.max_attempts < 1 then
         raise exception 'max_attempts is %', check_job.max_attempts
-            using errcode = '22023', hint = 'Give at least 1, or leave it out for the task''s default.';
+            using errcode = '22023',
+                hint = 'Give at least 1, or leave it out for the task''s default.';
     end if;
 end;
 $$;

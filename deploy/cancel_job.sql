@@ -40,7 +40,8 @@ begin
         return v_job;
     end if;
     select j.ctid into v_tid from app_jobs.jobs as j where j.id = v_job.id;
-    select q.queue_lines, q.tasks into v_lines, v_tasks from app_jobs.queues_left(array[v_tid]) as q;
+    select q.queue_lines, q.tasks into v_lines,
+    v_tasks from app_jobs.queues_left(array[v_tid]) as q;
     perform app_jobs.finish_jobs(
         array[v_tid], 'cancelled', null, array[coalesce(cancel_job.reason, 'cancelled')]
     );
@@ -55,8 +56,10 @@ revoke all on function app_jobs.cancel_job(text, uuid, text) from public;
 grant execute on function app_jobs.cancel_job(text, uuid, text) to app_jobs_producer;
 
 comment on function app_jobs.cancel_job(text, uuid, text) is
-'Cancel the live job that has a key. One that waits is finished as cancelled; one that runs is marked, and its worker
-learns of it at the next heartbeat: if it completes all the same it is completed, otherwise it is cancelled, not retried.
+'Cancel the live job that has a key. One that waits is finished as cancelled; one that runs is
+marked, and its worker
+learns of it at the next heartbeat: if it completes all the same it is completed, otherwise it is
+cancelled, not retried.
 
 job_key  the key
 db_id    its tenant; null: none

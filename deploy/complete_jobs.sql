@@ -42,11 +42,13 @@ begin
         raise exception '% job_ids, % leases, % results', cardinality(complete_jobs.job_ids),
             coalesce(cardinality(complete_jobs.leases)::text, 'no'),
             coalesce(cardinality(complete_jobs.results)::text, 'no')
-            using errcode = '22023', hint = 'Give one lease and one result for each job, or none at all.';
+            using errcode = '22023',
+                hint = 'Give one lease and one result for each job, or none at all.';
     end if;
 
-    -- The fence: whoever does not hold the lease any more ends nothing. Rows that others have locked are skipped, since
-    -- a producer may have one locked until the end of a long transaction: they are not returned, so try them again.
+    -- The fence: whoever does not hold the lease any more ends nothing. Rows that others have
+    -- locked are skipped, since a producer may have one locked until the end of a long transaction:
+    -- they are not returned, so try them again.
     select array_agg(h.ctid), bool_or(h.seat is not null)
     into v_tids, v_queued
     from (
@@ -74,14 +76,19 @@ begin
 
     kept as (
         insert into app_jobs.finished_jobs (
-            id, database_id, queue_name, task_identifier, payload, attributes, priority, run_at, attempts,
-            max_attempts, lease, key, last_error, retry_after, created_at, started_at, state, finished_by, result,
+            id, database_id, queue_name, task_identifier, payload, attributes, priority, run_at,
+            attempts,
+            max_attempts, lease, key, last_error, retry_after, created_at, started_at, state,
+            finished_by, result,
             keep_until
         )
         select
-            g.id, g.database_id, g.queue_name, g.task_identifier, g.payload, g.attributes, g.priority, g.run_at,
-            g.attempts, g.max_attempts, g.lease, g.key, g.last_error, g.retry_after, g.created_at, g.locked_at,
-            'completed', g.locked_by, complete_jobs.results[array_position(complete_jobs.job_ids, g.id)],
+            g.id, g.database_id, g.queue_name, g.task_identifier, g.payload, g.attributes,
+            g.priority, g.run_at,
+            g.attempts, g.max_attempts, g.lease, g.key, g.last_error, g.retry_after, g.created_at,
+            g.locked_at,
+            'completed', g.locked_by,
+            complete_jobs.results[array_position(complete_jobs.job_ids, g.id)],
             clock_timestamp() + t.keep_completed
         from gone as g
         inner join app_jobs.tasks as t on t.task_identifier = g.task_identifier
@@ -120,10 +127,13 @@ as $$
 declare
     v_job app_jobs.jobs;
 begin
-    perform app_jobs.check_not_null('job_id', complete_job.job_id is null, 'Give the id of the job to complete.');
+    perform app_jobs.check_not_null(
+        'job_id', complete_job.job_id is null, 'Give the id of the job to complete.'
+    );
     select j.* into v_job from app_jobs.jobs as j where j.id = complete_job.job_id;
     perform app_jobs.complete_jobs(
-        complete_job.worker_id, array[complete_job.job_id], array[complete_job.lease], array[complete_job.result]
+        complete_job.worker_id, array[complete_job.job_id], array[complete_job.lease],
+        array[complete_job.result]
     );
     if not found then
         v_job := null;
@@ -134,7 +144,8 @@ $$;
 
 revoke all on function app_jobs.complete_jobs(text, bigint[], integer[], json[]) from public;
 revoke all on function app_jobs.complete_job(text, bigint, integer, json) from public;
-grant execute on function app_jobs.complete_jobs(text, bigint[], integer[], json[]) to app_jobs_worker;
+grant execute on function app_jobs.complete_jobs(text, bigint[], integer[], json[])
+to app_jobs_worker;
 grant execute on function app_jobs.complete_job(text, bigint, integer, json) to app_jobs_worker;
 
 comment on function app_jobs.complete_jobs(text, bigint[], integer[], json[]) is
@@ -145,7 +156,8 @@ job_ids    the jobs
 leases     the lease of each (jobs.lease at the claim); null: whichever the worker holds
 results    the result of each; null: none
 
-Returns: the ids of those really completed. One that is missing was taken over, or another transaction has its row locked
+Returns: the ids of those really completed. One that is missing was taken over, or another
+transaction has its row locked
 just now: heartbeat() returns it in the second case, then try again.
 Errors: 22004, 22023. Locks: the jobs, skipping locked ones; their queues. Roles: app_jobs_worker.';
 comment on function app_jobs.complete_job(text, bigint, integer, json) is
@@ -156,7 +168,8 @@ job_id     the job
 lease      the lease being finished (jobs.lease at the claim); null: whichever the worker holds
 result     kept as long as the task''s keep_completed says
 
-Returns: the job as it was; a row of nulls if the worker does not hold it, or another transaction has its row locked.
+Returns: the job as it was; a row of nulls if the worker does not hold it, or another transaction
+has its row locked.
 Errors: 22004, 22023. Locks: the job, skipping a locked one; its queue. Roles: app_jobs_worker.';
 
 commit;

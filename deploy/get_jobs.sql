@@ -24,7 +24,8 @@ set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
-    v_read_committed constant boolean := current_setting('transaction_isolation') = 'read committed';
+    v_read_committed constant boolean
+        := current_setting('transaction_isolation') = 'read committed';
     v_now timestamptz := clock_timestamp();
     v_left integer := get_jobs.job_limit;
     v_most integer := get_jobs.job_limit;
@@ -44,7 +45,8 @@ declare
 begin
     perform app_jobs.check_worker_id(get_jobs.worker_id);
     perform app_jobs.check_not_null(
-        'job_expiry', get_jobs.job_expiry is null, 'Give the length of the lease, like ''1 minute''.'
+        'job_expiry', get_jobs.job_expiry is null,
+        'Give the length of the lease, like ''1 minute''.'
     );
     perform app_jobs.check_positive('job_expiry', get_jobs.job_expiry);
     if get_jobs.job_limit is null or get_jobs.job_limit not between 1 and 10000 then
@@ -54,12 +56,14 @@ begin
     end if;
 
     if v_read_committed then
-        -- Alone in its transaction a call may do others' work, too. In a longer one, what it touches is locked till its
-        -- end: then no more than it asks for.
+        -- Alone in its transaction a call may do others' work, too. In a longer one, what it
+        -- touches is locked till its end: then no more than it asks for.
         if now() = statement_timestamp() then
             v_most := 1000;
         end if;
-        if pg_sequence_last_value('app_jobs.ticked_at') < extract(epoch from v_now) * 1000 - 1000 then
+        if pg_sequence_last_value('app_jobs.ticked_at')
+            < extract(epoch from v_now) * 1000 - 1000
+        then
             perform app_jobs.keep_house(v_most);
         else
             if pg_sequence_last_value('app_jobs.activity') >= 1000 then
@@ -90,7 +94,8 @@ begin
         v_seats := null;
         if v_queued is not null then
             v_seats := array(
-                select s from app_jobs.take_seats(v_slot, get_jobs.task_identifiers, v_paused, v_queued) as s
+                select s from app_jobs.take_seats(v_slot, get_jobs.task_identifiers, v_paused,
+                v_queued) as s
             );
             v_tids := v_tids || array(select s.tid from unnest(v_seats) as s);
         end if;
@@ -121,7 +126,8 @@ begin
         select c.* from claimed as c
         order by c.priority, c.run_at, c.id;
         get diagnostics v_count = row_count;
-        -- After many jobs it pays to write down how far a slot has been used up, so that nobody passes over them again.
+        -- After many jobs it pays to write down how far a slot has been used up, so that nobody
+        -- passes over them again.
         if v_found >= 100 and v_read_committed then
             foreach v_used in array v_slots loop
                 perform app_jobs.raise_bounds(v_used, '');
@@ -169,7 +175,8 @@ grant execute on function app_jobs.get_jobs(text, text[], interval, integer) to 
 grant execute on function app_jobs.get_job(text, text[], interval) to app_jobs_worker;
 
 comment on function app_jobs.get_jobs(text, text[], interval, integer) is
-'Claim the next jobs: the first that are ready by priority, run_at, id and that this worker may take.
+'Claim the next jobs: the first that are ready by priority, run_at, id and that this worker may
+take.
 
 worker_id         1 to 200 characters, names one process
 task_identifiers  tasks that it serves; null: all
@@ -178,7 +185,8 @@ job_limit         jobs at most, 1 to 10000
 
 Returns: the jobs, in order, with the lease to finish them by; fewer or none if there are no more.
 Errors: 22004, 22023, JQ002 for a job of a queue at another level than READ COMMITTED.
-Locks: the jobs, skipping locked ones; queues, trying only; the current slot, shared. Roles: app_jobs_worker.';
+Locks: the jobs, skipping locked ones; queues, trying only; the current slot, shared. Roles:
+app_jobs_worker.';
 comment on function app_jobs.get_job(text, text[], interval) is
 'Claim the next job: get_jobs() with a limit of one.
 
@@ -186,6 +194,7 @@ worker_id         1 to 200 characters, names one process
 task_identifiers  tasks that it serves; null: all
 job_expiry        length of the lease, positive, unless the job or its task has its own
 
-Returns: the job; a row of nulls if there is nothing to do. Errors and locks: as get_jobs(). Roles: app_jobs_worker.';
+Returns: the job; a row of nulls if there is nothing to do. Errors and locks: as get_jobs(). Roles:
+app_jobs_worker.';
 
 commit;

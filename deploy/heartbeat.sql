@@ -48,9 +48,11 @@ declare
 begin
     perform app_jobs.check_worker_id(heartbeat.worker_id);
     perform app_jobs.check_positive('job_expiry', heartbeat.job_expiry);
-    v_ids := coalesce(heartbeat.job_ids, array(select h.id from app_jobs.held_by(heartbeat.worker_id) as h(id)));
+    v_ids := coalesce(heartbeat.job_ids,
+    array(select h.id from app_jobs.held_by(heartbeat.worker_id) as h(id)));
 
-    -- Rows that a producer has locked are skipped: still held, and nobody can take them over meanwhile.
+    -- Rows that a producer has locked are skipped: still held, and nobody can take them over
+    -- meanwhile.
     v_tids := array(
         select j.ctid
         from app_jobs.jobs as j
@@ -66,7 +68,8 @@ begin
         v_now := clock_timestamp();
         update app_jobs.jobs as j
         set
-            lease_expires_at = v_now + coalesce(j.retry_after, heartbeat.job_expiry, j.lease_length),
+            lease_expires_at = v_now + coalesce(j.retry_after, heartbeat.job_expiry,
+            j.lease_length),
             lease_length = coalesce(j.retry_after, heartbeat.job_expiry, j.lease_length),
             slot = v_slot,
             updated_at = v_now
@@ -103,9 +106,12 @@ comment on function app_jobs.heartbeat(text, bigint[], interval) is
 
 worker_id   the holder, as given to get_jobs()
 job_ids     jobs to renew; null: all that it holds
-job_expiry  new length of the leases from now, positive; null: as long as at the claim. A job''s own retry_after goes first
+job_expiry  new length of the leases from now, positive; null: as long as at the claim. A job''s own
+            retry_after goes first
 
-Returns: the jobs still held; one that is missing was taken over, or is to be cancelled: stop its handler.
-Errors: 22004, 22023. Locks: the jobs, skipping locked ones; the current slot, shared; its row of workers.
+Returns: the jobs still held; one that is missing was taken over, or is to be cancelled: stop its
+handler.
+Errors: 22004, 22023. Locks: the jobs, skipping locked ones; the current slot, shared; its row of
+workers.
 Roles: app_jobs_worker.';
 commit;

@@ -12,7 +12,8 @@ create table app_jobs.queue_settings (
     max_running integer not null default 1,
     paused boolean not null default false,
     constraint queue_settings_pkey primary key (line),
-    constraint queue_settings_line_named check (line = app_jobs.queue_line(database_id, queue_name)),
+    constraint queue_settings_line_named check (line = app_jobs.queue_line(database_id,
+    queue_name)),
     constraint queue_settings_max_running_positive check (max_running between 1 and 10000)
 );
 
@@ -32,7 +33,7 @@ full join (
         q.database_id,
         q.queue_name,
         count(*) as job_count,
-        (array_agg(q.locked_by order by q.locked_at) filter (where q.seat is not null))[1] as locked_by,
+        min(q.locked_by) filter (where q.seat is not null) as locked_by,
         min(q.locked_at) filter (where q.seat is not null) as locked_at
     from app_jobs.jobs as q
     where q.queue_name is not null
@@ -50,12 +51,13 @@ comment on column app_jobs.queue_settings.max_running is 'Seats: jobs that may r
 comment on column app_jobs.queue_settings.paused is 'No job of a paused queue is claimed.';
 comment on constraint queue_settings_line_named on app_jobs.queue_settings is 'The line is the queue''s own.';
 comment on view app_jobs.job_queues is
-'A row per named queue that has jobs or settings. Counted when read, so that producers of a queue share no row; reads all of jobs.';
+'A row per named queue that has jobs or settings. Counted when read, so that producers of a queue
+share no row; reads all of jobs.';
 comment on column app_jobs.job_queues.database_id is 'Tenant.';
 comment on column app_jobs.job_queues.queue_name is 'Queue.';
 comment on column app_jobs.job_queues.job_count is 'Live jobs, in whatever state.';
-comment on column app_jobs.job_queues.locked_by is 'Worker of the longest running job.';
-comment on column app_jobs.job_queues.locked_at is 'Since when it runs.';
+comment on column app_jobs.job_queues.locked_by is 'A worker that runs one of its jobs.';
+comment on column app_jobs.job_queues.locked_at is 'Since when the longest running one runs.';
 comment on column app_jobs.job_queues.max_running is 'Jobs that may run at once.';
 comment on column app_jobs.job_queues.paused is 'No job of it is claimed.';
 

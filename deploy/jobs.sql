@@ -95,7 +95,8 @@ queue_name   the queue
 
 Returns: tenant, colon, queue; null without a queue. Roles: internal.';
 comment on table app_jobs.jobs is
-'Every job that is not finished, and nothing else. A job is ready (line ''''), parked (line of its queue), scheduled (no
+'Every job that is not finished, and nothing else. A job is ready (line ''''), parked (line of its
+queue), scheduled (no
 line, not locked), running (locked, with lease_expires_at) or processing (locked, without).';
 comment on column app_jobs.jobs.id is 'Order of insertion.';
 comment on column app_jobs.jobs.database_id is 'Tenant; null: no tenant.';

@@ -37,13 +37,18 @@ begin
 
     kept as (
         insert into app_jobs.finished_jobs (
-            id, database_id, queue_name, task_identifier, payload, attributes, priority, run_at, attempts,
-            max_attempts, lease, key, last_error, retry_after, created_at, started_at, state, finished_by, keep_until
+            id, database_id, queue_name, task_identifier, payload, attributes, priority, run_at,
+            attempts,
+            max_attempts, lease, key, last_error, retry_after, created_at, started_at, state,
+            finished_by, keep_until
         )
         select
-            g.id, g.database_id, g.queue_name, g.task_identifier, g.payload, g.attributes, g.priority, g.run_at,
-            g.attempts, g.max_attempts, g.lease, g.key, coalesce(g.reason, g.last_error), g.retry_after,
-            g.created_at, g.locked_at, finish_jobs.state, coalesce(finish_jobs.finished_by, g.locked_by),
+            g.id, g.database_id, g.queue_name, g.task_identifier, g.payload, g.attributes,
+            g.priority, g.run_at,
+            g.attempts, g.max_attempts, g.lease, g.key, coalesce(g.reason, g.last_error),
+            g.retry_after,
+            g.created_at, g.locked_at, finish_jobs.state, coalesce(finish_jobs.finished_by,
+            g.locked_by),
             clock_timestamp() + coalesce(t.keep_failed, interval '30 days')
         from gone as g
         left join app_jobs.tasks as t on t.task_identifier = g.task_identifier
@@ -59,16 +64,20 @@ begin
     )
 
     select
-        g.id, g.database_id, g.queue_name, g.task_identifier, g.payload, g.attributes, g.priority, g.run_at,
-        g.attempts, g.max_attempts, g.lease, g.key, g.last_error, g.retry_after, g.locked_by, g.locked_at,
-        g.lease_expires_at, g.created_at, g.updated_at, g.slot, g.line, g.seat, g.lease_length, g.superseded,
+        g.id, g.database_id, g.queue_name, g.task_identifier, g.payload, g.attributes, g.priority,
+        g.run_at,
+        g.attempts, g.max_attempts, g.lease, g.key, g.last_error, g.retry_after, g.locked_by,
+        g.locked_at,
+        g.lease_expires_at, g.created_at, g.updated_at, g.slot, g.line, g.seat, g.lease_length,
+        g.superseded,
         g.cancel_reason
     from gone as g;
 end;
 $$;
 
 create function app_jobs.let_go(
-    tids tid[], run_ats timestamptz[], errors text[], permanent boolean[], counted boolean, wait boolean
+    tids tid[], run_ats timestamptz[], errors text[], permanent boolean[], counted boolean,
+    wait boolean
 ) returns void
 language plpgsql
 volatile
@@ -143,7 +152,9 @@ $$;
 
 revoke all on function app_jobs.queues_left(tid[]) from public;
 revoke all on function app_jobs.finish_jobs(tid[], text, text, text[]) from public;
-revoke all on function app_jobs.let_go(tid[], timestamptz[], text[], boolean[], boolean, boolean) from public;
+revoke all on function app_jobs.let_go(
+    tid[], timestamptz[], text[], boolean[], boolean, boolean
+) from public;
 
 comment on function app_jobs.queues_left(tid[]) is
 'Name the queues whose seats these jobs are about to leave, with the tasks of those jobs.
@@ -161,7 +172,8 @@ reasons      what to keep as last_error, one for each job; null: its own
 
 Returns: the jobs as they were. Roles: internal; the caller pins the plans.';
 comment on function app_jobs.let_go(tid[], timestamptz[], text[], boolean[], boolean, boolean) is
-'Let held jobs go that are not completed: back to wait, or to finished_jobs if they are to be cancelled or have no attempt
+'Let held jobs go that are not completed: back to wait, or to finished_jobs if they are to be
+cancelled or have no attempt
 left. Their queues move on.
 
 tids       jobs, locked by the caller

@@ -11,8 +11,9 @@ volatile
 as $$
 #variable_conflict use_column
 begin
-    -- A closed slot only loses rows, and a claim not yet committed still shows its row as waiting, so what this
-    -- statement sees is a lower bound for everybody. Bounds that another claim is raising are left to it.
+    -- A closed slot only loses rows, and a claim not yet committed still shows its row as waiting,
+    -- so what this statement sees is a lower bound for everybody. Bounds that another claim is
+    -- raising are left to it.
     with stale as materialized (
         select s.task_identifier, s.priority, s.run_at, s.id
         from app_jobs.streams as s
@@ -90,9 +91,12 @@ declare
     v_count integer;
     v_at integer;
 begin
-    -- As plain comparisons the task's bounds are checked within the index; "= any" needs a visit to the table.
+    -- As plain comparisons the task's bounds are checked within the index; "= any" needs a visit to
+    -- the table.
     if look.tasks is null then
-        v_high := repeat(case getdatabaseencoding() when 'UTF8' then chr(1114111) else chr(255) end, 127);
+        v_high := repeat(
+            case getdatabaseencoding() when 'UTF8' then chr(1114111) else chr(255) end, 127
+        );
         v_tasks := array(
             with recursive named(task) as (
                 (
@@ -117,7 +121,8 @@ begin
     end if;
 
     loop
-        -- The two slots with the best heads: exact in open slots and in those seen in this call, elsewhere a bound.
+        -- The two slots with the best heads: exact in open slots and in those seen in this call,
+        -- elsewhere a bound.
         v_best := null;
         v_next := null;
         for v_head in
@@ -139,7 +144,8 @@ begin
                     and (look.tasks is null or j.task_identifier = any(look.tasks))
                     and j.task_identifier <> all(look.paused)
                     and (j.priority, j.run_at, j.id) > (
-                        coalesce((v_from[array_position(v_seen, e.slot)]).priority, v_after.priority),
+                        coalesce((v_from[array_position(v_seen, e.slot)]).priority,
+                        v_after.priority),
                         coalesce((v_from[array_position(v_seen, e.slot)]).run_at, v_after.run_at),
                         coalesce((v_from[array_position(v_seen, e.slot)]).id, v_after.id)
                     )
@@ -175,7 +181,8 @@ begin
         if v_next is not null then
             v_until := row(null, null, v_next.priority, v_next.run_at, v_next.id, null);
         end if;
-        if (v_best.priority, v_best.run_at, v_best.id) <= (v_after.priority, v_after.run_at, v_after.id) then
+        if (v_best.priority, v_best.run_at, v_best.id) <= (v_after.priority, v_after.run_at,
+        v_after.id) then
             v_best.priority := v_after.priority;
             v_best.run_at := v_after.run_at;
             v_best.id := v_after.id + 1;
@@ -201,10 +208,14 @@ begin
 
         v_left := v_left - v_count;
         exit when v_left = 0;
-        if v_count = 0 and v_best.closed and current_setting('transaction_isolation') = 'read committed' then
+        if v_count = 0
+            and v_best.closed
+            and current_setting('transaction_isolation') = 'read committed'
+        then
             perform app_jobs.raise_bounds(v_best.slot, look.line);
         end if;
-        -- What is left in this slot before the next one's head is locked by others: go on behind it.
+        -- What is left in this slot before the next one's head is locked by others: go on behind
+        -- it.
         exit when v_next is null or cardinality(v_seen) >= c_slots_at_most;
         v_at := coalesce(array_position(v_seen, v_best.slot), cardinality(v_seen) + 1);
         v_seen[v_at] := v_best.slot;
@@ -227,7 +238,8 @@ line  '''', or a queue''s line
 
 Locks: its streams, skipping locked ones. Roles: internal.';
 comment on function app_jobs.look(text, text[], text[], integer, app_jobs.place) is
-'Lock and return the first jobs of a line that nobody else has locked, in the order priority, run_at, id.
+'Lock and return the first jobs of a line that nobody else has locked, in the order priority,
+run_at, id.
 
 line    '''': the ready jobs; a queue''s line: its parked jobs
 tasks   tasks wanted; null: all

@@ -90,7 +90,7 @@ begin
         raise exception 'a job of a queue cannot be claimed at isolation level %',
             current_setting('transaction_isolation')
             using errcode = 'JQ002',
-                detail = 'The snapshot of this transaction does not show who runs in the queue now.',
+                detail = 'The transaction''s snapshot does not show who runs in the queue now.',
                 hint = 'Call get_job() at READ COMMITTED.';
     end if;
     for v_line, v_met in
@@ -100,12 +100,15 @@ begin
         group by p.queue_line
     loop
         if not pg_try_advisory_xact_lock(app_jobs.lock_key('queue', v_line)) then
-            -- Somebody is changing this queue: for a moment, as a rule, so leave its best job for the next claim to meet.
-            -- One that has been there for a second is parked like the others; tick() finds it.
+            -- Somebody is changing this queue: for a moment, as a rule, so leave its best job for
+            -- the next claim to meet. One that has been there for a second is parked like the
+            -- others; tick() finds it.
             v_chosen := array(
                 select j.ctid
                 from app_jobs.jobs as j
-                where j.ctid = any(v_met[1:1]) and j.updated_at > clock_timestamp() - interval '1 second'
+                where
+                    j.ctid = any(v_met[1:1])
+                    and j.updated_at > clock_timestamp() - interval '1 second'
             );
         else
             -- New statements, new snapshots: what the lock's last holder did is seen.
@@ -143,7 +146,9 @@ begin
 end;
 $$;
 
-create function app_jobs.advance_queues(queue_lines text[], tasks text[], wait boolean) returns integer
+create function app_jobs.advance_queues(
+    queue_lines text[], tasks text[], wait boolean
+) returns integer
 language plpgsql
 volatile
 set jit = off
@@ -182,8 +187,10 @@ begin
         end if;
         v_seats := cardinality(app_jobs.free_seats(v_line, c_at_most));
         continue when v_seats = 0;
-        v_tids := array(select l.tid from app_jobs.look(v_line, null, v_paused, v_seats, null) as l);
-        -- The best may be of a task that nobody serves: it must not keep those behind it, of tasks that somebody does.
+        v_tids := array(select l.tid from app_jobs.look(v_line, null, v_paused, v_seats,
+        null) as l);
+        -- The best may be of a task that nobody serves: it must not keep those behind it, of tasks
+        -- that somebody does.
         foreach v_task in array v_tasks loop
             v_tids := v_tids || array(
                 select l.tid
@@ -219,20 +226,24 @@ wanted      seats at most
 
 Returns: their numbers, lowest first. Roles: internal; the caller pins the plans.';
 comment on function app_jobs.take_seats(integer, text[], text[], app_jobs.place[]) is
-'Give the free seats of the queues of these ready jobs to the best of them and of the parked ones, and park the others.
+'Give the free seats of the queues of these ready jobs to the best of them and of the parked ones,
+and park the others.
 
 slot    entered by the caller
 tasks   tasks that the claim may take; null: all
 paused  tasks that it may not
 places  ready jobs, locked by the caller
 
-Returns: jobs to claim and their seats. Errors: JQ002. Locks: queues, trying only. Roles: internal; the caller pins the plans.';
+Returns: jobs to claim and their seats. Errors: JQ002. Locks: queues, trying only. Roles: internal;
+the caller pins the plans.';
 comment on function app_jobs.advance_queues(text[], text[], boolean) is
 'Make the best parked jobs of these queues ready, as many as there are seats.
 
 queue_lines  the queues
-tasks        tasks somebody serves, one for each queue line: the best job of each is made ready in any case
-wait         wait for the queues'' locks, in the order of their keys; false: leave out those that others hold
+tasks        tasks somebody serves, one for each queue line: the best job of each is made ready in
+             any case
+wait         wait for the queues'' locks, in the order of their keys; false: leave out those that
+             others hold
 
 Returns: jobs made ready. Locks: the queues. Roles: internal.';
 

@@ -44,10 +44,12 @@ revoke all on function app_jobs.release_jobs(text) from public;
 grant execute on function app_jobs.release_jobs(text) to app_jobs_worker;
 
 comment on function app_jobs.release_jobs(text) is
-'Give back all jobs that a worker has leased, at its shutdown: they are ready again, and no attempt is counted.
+'Give back all jobs that a worker has leased, at its shutdown: they are ready again, and no attempt
+is counted.
 
 worker_id  the holder
 
-Returns: their ids. Errors: 22004, 22023. Locks: the jobs, skipping locked ones; their queues. Roles: app_jobs_worker.';
+Returns: their ids. Errors: 22004, 22023. Locks: the jobs, skipping locked ones; their queues.
+Roles: app_jobs_worker.';
 
 commit;

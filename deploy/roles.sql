@@ -17,15 +17,15 @@ begin
             -- a role's name cannot be a parameter of a static statement
             execute format('create role %I nologin', v_role);
             execute format('comment on role %I is %L', v_role, case v_role
-                when 'app_jobs_producer' then 'May add jobs to app_jobs, find and cancel them by key.'
-                when 'app_jobs_worker' then 'May claim, finish and renew jobs of app_jobs, and call tick().'
+                when 'app_jobs_producer' then 'May add jobs, find and cancel them by key.'
+                when 'app_jobs_worker' then 'May claim, finish and renew jobs, and call tick().'
                 when 'app_jobs_operator' then 'May steer app_jobs and read all of its tables.'
                 else 'May read the state of app_jobs, but no payload.'
             end);
         end if;
     end loop;
-    -- An operator may do what producers, workers and monitors may. Repeating the grant is harmless, but needs the
-    -- admin option on roles that others made, so ask first.
+    -- An operator may do what producers, workers and monitors may. Repeating the grant is harmless,
+    -- but needs the admin option on roles that others made, so ask first.
     if not pg_has_role('app_jobs_operator', 'app_jobs_producer', 'usage')
         or not pg_has_role('app_jobs_operator', 'app_jobs_worker', 'usage')
         or not pg_has_role('app_jobs_operator', 'app_jobs_monitor', 'usage')

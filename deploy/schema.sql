@@ -20,6 +20,7 @@ create schema app_jobs;
 revoke all on schema app_jobs from public;
 
 comment on schema app_jobs is
-'A job queue. Producers call add_job(), workers get_jobs() and complete_jobs(); \df+ app_jobs.* is the manual.';
+'A job queue. Producers call add_job(), workers get_jobs() and complete_jobs(); \df+ app_jobs.* is
+the manual.';
 
 commit;

@@ -6,11 +6,14 @@ begin;
 
 set local lock_timeout = '5s';
 
--- Sequences are read and written in place, outside of MVCC: a transaction in REPEATABLE READ sees them as they are.
+-- Sequences are read and written in place, outside of MVCC: a transaction in REPEATABLE READ sees
+-- them as they are.
 create sequence app_jobs.slot_number as integer start 2;
 create sequence app_jobs.slot_current as integer;
 create sequence app_jobs.activity minvalue 0;
-select setval('app_jobs.slot_current', 1), setval('app_jobs.activity', 0);
+select
+    setval('app_jobs.slot_current', 1),
+    setval('app_jobs.activity', 0);
 
 create table app_jobs.open_slots (
     slot integer not null,
@@ -68,10 +71,10 @@ begin
         if v_slot is null then
             raise exception 'sequence app_jobs.slot_current has no value'
                 using errcode = 'JQ090',
-                    hint = 'It was not restored with the tables. Repair it: select app_jobs.sweep().';
+                    hint = 'It was not restored with the tables. Call app_jobs.sweep().';
         end if;
-        -- The exclusive lock is only ever taken on a slot that is not current any more, so a lock that cannot be had
-        -- and a slot that has moved on mean the same: look again. Nobody waits.
+        -- The exclusive lock is only ever taken on a slot that is not current any more, so a lock
+        -- that cannot be had and a slot that has moved on mean the same: look again. Nobody waits.
         if pg_try_advisory_xact_lock_shared(app_jobs.lock_key('slot', v_slot::text))
             and v_slot = pg_sequence_last_value('app_jobs.slot_current')
         then
@@ -87,7 +90,9 @@ volatile
 as $$
 begin
     -- two sessions may lose a count to each other: it only says when to open a new slot
-    perform setval('app_jobs.activity', pg_sequence_last_value('app_jobs.activity') + note_arrivals.jobs);
+    perform setval(
+        'app_jobs.activity', pg_sequence_last_value('app_jobs.activity') + note_arrivals.jobs
+    );
 end;
 $$;
 
@@ -146,12 +151,17 @@ declare
     v_closed integer := 0;
 begin
     if pg_sequence_last_value('app_jobs.activity') >= c_arrivals then
-        select o.slot into v_next from app_jobs.open_slots as o where o.slot > v_current order by o.slot desc limit 1;
+        select o.slot into v_next
+        from app_jobs.open_slots as o
+        where o.slot > v_current
+        order by o.slot desc
+        limit 1;
         if not found then
             insert into app_jobs.open_slots (slot) values (nextval('app_jobs.slot_number'));
         elsif pg_try_advisory_xact_lock_shared(app_jobs.lock_key('slot', v_next::text)) then
-            -- Only now make it current: its row must be committed, or producers would write where no claim looks, and
-            -- our shared lock keeps others from closing it. The look comes after the lock, in a statement of its own.
+            -- Only now make it current: its row must be committed, or producers would write where
+            -- no claim looks, and our shared lock keeps others from closing it. The look comes
+            -- after the lock, in a statement of its own.
             perform from app_jobs.open_slots as o
             where o.slot = v_next and o.opened_by is distinct from pg_current_xact_id_if_assigned();
             if found then
@@ -163,8 +173,9 @@ begin
     for v_slot in
         select o.slot from app_jobs.open_slots as o where o.slot < v_current order by o.slot
     loop
-        -- An uncommitted writer holds the shared lock. Without one, nobody can write here any more: to make a slot
-        -- current again takes the shared lock, too. Lock, check, look: three statements, in this order.
+        -- An uncommitted writer holds the shared lock. Without one, nobody can write here any more:
+        -- to make a slot current again takes the shared lock, too. Lock, check, look: three
+        -- statements, in this order.
         continue when not pg_try_advisory_xact_lock(app_jobs.lock_key('slot', v_slot::text));
         continue when v_slot = pg_sequence_last_value('app_jobs.slot_current');
         perform from app_jobs.open_slots as o where o.slot = v_slot;
@@ -188,12 +199,14 @@ comment on sequence app_jobs.slot_number is 'Names slots.';
 comment on sequence app_jobs.slot_current is 'The slot that jobs enter now.';
 comment on sequence app_jobs.activity is 'Jobs that have entered the current slot, about.';
 comment on table app_jobs.open_slots is
-'Slots that may still gain jobs: the current one, and those that an uncommitted transaction has entered.';
+'Slots that may still gain jobs: the current one, and those that an uncommitted transaction has
+entered.';
 comment on column app_jobs.open_slots.slot is 'Its number.';
 comment on column app_jobs.open_slots.opened_by is 'The transaction that listed it: it is made current by another, once this one is committed.';
 comment on column app_jobs.open_slots.opened_at is 'When.';
 comment on table app_jobs.streams is
-'What is left in closed slots: a lower bound of the position of the first job per slot, line and task. A closed slot
+'What is left in closed slots: a lower bound of the position of the first job per slot, line and
+task. A closed slot
 only loses jobs, so a bound stays one. Seats taken stand here, too, in lines of their own.';
 comment on column app_jobs.streams.slot is 'A closed slot.';
 comment on column app_jobs.streams.line is ''''': ready jobs; a queue''s line: its parked jobs; a seat line: its running ones.';
@@ -209,7 +222,8 @@ comment on column app_jobs.alarms.kind is 'run: scheduled jobs; lease: leases th
 comment on column app_jobs.alarms.due_at is 'Lower bound of run_at or lease_expires_at.';
 comment on index app_jobs.alarms_due is 'To find what is due.';
 comment on function app_jobs.lock_key(text, text) is
-'Make the key of an advisory lock: 64 bits, so that two installations and the application do not meet.
+'Make the key of an advisory lock: 64 bits, so that two installations and the application do not
+meet.
 
 kind  slot or queue
 name  its number or line
@@ -222,7 +236,8 @@ queue_line  the queue''s line
 
 Roles: internal.';
 comment on function app_jobs.enter_slot() is
-'Enter the current slot until the end of the transaction. Whoever puts a job in a line, schedules it or leases it does so
+'Enter the current slot until the end of the transaction. Whoever puts a job in a line, schedules it
+or leases it does so
 in a slot that it has entered: then nobody can close the slot before the job is committed or gone.
 
 Returns: the slot. Errors: JQ090. Locks: the slot, shared; never waits. Roles: internal.';
@@ -233,7 +248,8 @@ jobs  how many; a lease counts for a quarter, since its index entries are looked
 
 Roles: internal.';
 comment on function app_jobs.close_slot(integer) is
-'Write down what is left in a slot that nobody can enter any more, and take it off the list of open ones.
+'Write down what is left in a slot that nobody can enter any more, and take it off the list of open
+ones.
 
 slot  the slot, locked exclusively
 
@@ -241,6 +257,7 @@ Roles: internal.';
 comment on function app_jobs.turn_slots() is
 'Open a new slot after about a thousand arrivals, and close those that nobody is in any more.
 
-Returns: slots closed. Locks: slots, exclusively, if nobody is in them; never waits. Roles: internal; READ COMMITTED only.';
+Returns: slots closed. Locks: slots, exclusively, if nobody is in them; never waits. Roles:
+internal; READ COMMITTED only.';
 
 commit;

@@ -25,11 +25,16 @@ declare
     v_tid tid;
 begin
     perform app_jobs.check_worker_id(snooze_job.worker_id);
-    perform app_jobs.check_not_null('job_id', snooze_job.job_id is null, 'Give the id of the job to snooze.');
-    perform app_jobs.check_not_null('delay', snooze_job.delay is null, 'Give the time to wait, like ''1 minute''.');
+    perform app_jobs.check_not_null(
+        'job_id', snooze_job.job_id is null, 'Give the id of the job to snooze.'
+    );
+    perform app_jobs.check_not_null(
+        'delay', snooze_job.delay is null, 'Give the time to wait, like ''1 minute''.'
+    );
     if snooze_job.delay < interval '0' then
         raise exception 'delay is %', snooze_job.delay
-            using errcode = '22023', hint = 'Give an interval that is not negative, like ''1 minute''.';
+            using errcode = '22023',
+                hint = 'Give an interval that is not negative, like ''1 minute''.';
     end if;
     select j.ctid into v_tid
     from app_jobs.jobs as j
@@ -43,7 +48,8 @@ begin
     end if;
     select j.* into v_before from app_jobs.jobs as j where j.ctid = v_tid;
     perform app_jobs.let_go(
-        array[v_tid], array[clock_timestamp() + snooze_job.delay], array[null::text], null, false, true
+        array[v_tid], array[clock_timestamp() + snooze_job.delay], array[null::text], null, false,
+        true
     );
     select j.* into v_job from app_jobs.jobs as j where j.id = snooze_job.job_id;
     if not found then
@@ -64,8 +70,10 @@ job_id     the job
 delay      not before this time from now; 0: at once
 lease      the lease (jobs.lease at the claim); null: whichever the worker holds
 
-Returns: the job as it waits now, or as it was if it was to be cancelled; a row of nulls if the worker does not hold it, or
-another transaction has its row locked. Errors: 22004, 22023. Locks: the job, skipping a locked one; its queue.
+Returns: the job as it waits now, or as it was if it was to be cancelled; a row of nulls if the
+worker does not hold it, or
+another transaction has its row locked. Errors: 22004, 22023. Locks: the job, skipping a locked one;
+its queue.
 Roles: app_jobs_worker.';
 
 commit;

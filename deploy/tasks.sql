@@ -84,13 +84,15 @@ grant select, insert, update, delete on app_jobs.tasks to app_jobs_operator;
 grant execute on function app_jobs.backoff_delay(json, integer) to app_jobs_operator;
 
 comment on table app_jobs.tasks is
-'Settings per task, all optional: a task without a row has the defaults. Changes take effect at once.';
+'Settings per task, all optional: a task without a row has the defaults. Changes take effect at
+once.';
 comment on column app_jobs.tasks.task_identifier is 'The task, 1 to 126 characters.';
 comment on column app_jobs.tasks.max_attempts is 'Runs before a job fails for good; null: 25. Read when a job is added.';
 comment on column app_jobs.tasks.retry_after is 'Length of a lease; null: the worker''s. A job''s own retry_after goes first.';
 comment on column app_jobs.tasks.timeout is 'A run''s own time limit, apart from its lease; null: none.';
 comment on column app_jobs.tasks.backoff is
-'{"type": "exponential"|"linear"|"constant", "base": "1s", "cap": "6h", "jitter": 0.1}; null: exp(attempts) seconds.';
+'{"type": "exponential"|"linear"|"constant", "base": "1s", "cap": "6h", "jitter": 0.1}; null:
+exp(attempts) seconds.';
 comment on column app_jobs.tasks.keep_completed is 'How long a completed job stays in finished_jobs; 0: its row is deleted.';
 comment on column app_jobs.tasks.keep_failed is 'How long a failed or cancelled job stays in finished_jobs.';
 comment on column app_jobs.tasks.paused is 'No job of a paused task is claimed.';
@@ -102,7 +104,8 @@ comment on function app_jobs.backoff_delay(json, integer) is
 backoff   as in tasks.backoff; null: exp(least(attempts, 10)) seconds
 attempts  runs so far, 1 or more
 
-Errors: 22023, and PostgreSQL''s own for a text that is no interval. Roles: app_jobs_operator (the table''s check calls it).';
+Errors: 22023, and PostgreSQL''s own for a text that is no interval. Roles: app_jobs_operator (the
+table''s check calls it).';
 comment on function app_jobs.retry_delay(text, integer) is
 'Choose the delay before the next attempt of a failed job, jitter included.
 

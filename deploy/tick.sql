@@ -5,11 +5,15 @@ begin;
 
 set local lock_timeout = '5s';
 
--- When tick() last ran, in milliseconds since 1970; when it last swept, in seconds. Sequences: no dead rows, no lock.
+-- When tick() last ran, in milliseconds since 1970; when it last swept, in seconds. Sequences: no
+-- dead rows, no lock.
 create sequence app_jobs.ticked_at minvalue 0 start 0;
 create sequence app_jobs.swept_at minvalue 0 start 0;
 create sequence app_jobs.pruned_to minvalue 0 start 0;
-select setval('app_jobs.ticked_at', 0), setval('app_jobs.swept_at', 0), setval('app_jobs.pruned_to', 0);
+select
+    setval('app_jobs.ticked_at', 0),
+    setval('app_jobs.swept_at', 0),
+    setval('app_jobs.pruned_to', 0);
 
 create function app_jobs.due_slots(kind text, now timestamptz) returns setof integer
 language sql
@@ -54,8 +58,8 @@ begin
         perform app_jobs.note_arrivals(cardinality(v_tids));
         perform app_jobs.wake_workers();
     end if;
-    -- An alarm that has gone off is set again, or removed. One that would go off within a second is left as it is: to
-    -- look once more costs less than to write the row for every single job.
+    -- An alarm that has gone off is set again, or removed. One that would go off within a second is
+    -- left as it is: to look once more costs less than to write the row for every single job.
     with rung as materialized (
         select a.slot, a.due_at
         from app_jobs.alarms as a
@@ -112,12 +116,14 @@ begin
         limit end_expired_leases.most
     );
     if v_tids <> '{}' then
-        insert into app_jobs.job_errors (job_id, lease, attempt, worker_id, failed_at, error_message)
+        insert into app_jobs.job_errors (job_id, lease, attempt, worker_id, failed_at,
+        error_message)
         select j.id, j.lease, j.attempts, j.locked_by, v_now, 'lease expired'
         from app_jobs.jobs as j
         where j.ctid = any(v_tids);
         perform app_jobs.let_go(
-            v_tids, null, array_fill('lease expired'::text, array[cardinality(v_tids)]), null, true, false
+            v_tids, null, array_fill('lease expired'::text, array[cardinality(v_tids)]), null,
+            true, false
         );
     end if;
 
@@ -227,7 +233,8 @@ begin
         perform setval('app_jobs.activity', 0);
     end if;
 
-    -- Each slot that holds jobs must be listed: closed, with bounds, or else open. Slot after slot, by index.
+    -- Each slot that holds jobs must be listed: closed, with bounds, or else open. Slot after slot,
+    -- by index.
     with recursive waiting(slot) as (
         (select j.slot from app_jobs.jobs as j where j.line is not null order by j.slot limit 1)
         union all
@@ -252,7 +259,10 @@ begin
     ),
 
     leased(slot) as (
-        (select j.slot from app_jobs.jobs as j where j.lease_expires_at is not null order by j.slot limit 1)
+        (
+            select j.slot from app_jobs.jobs as j
+            where j.lease_expires_at is not null order by j.slot limit 1
+        )
         union all
         select (
             select j.slot from app_jobs.jobs as j
@@ -273,16 +283,22 @@ begin
 
     unlisted as (
         select w.slot from waiting as w
-        where not exists (select from app_jobs.streams as s where s.slot = w.slot and s.line not like '#%')
+        where not exists (
+            select from app_jobs.streams as s where s.slot = w.slot and s.line not like '#%'
+        )
         union
         select d.slot from scheduled as d
         where not exists (select from app_jobs.alarms as a where a.slot = d.slot and a.kind = 'run')
         union
         select l.slot from leased as l
-        where not exists (select from app_jobs.alarms as a where a.slot = l.slot and a.kind = 'lease')
+        where not exists (
+            select from app_jobs.alarms as a where a.slot = l.slot and a.kind = 'lease'
+        )
         union
         select t.slot from seated as t
-        where not exists (select from app_jobs.streams as s where s.slot = t.slot and s.line like '#%')
+        where not exists (
+            select from app_jobs.streams as s where s.slot = t.slot and s.line like '#%'
+        )
     ),
 
     used as (
@@ -307,7 +323,9 @@ begin
         (select o.slot from app_jobs.open_slots as o order by o.slot desc limit 1)
     ));
     -- So must the current one, or what producers write now would be seen by nobody.
-    v_current := coalesce(pg_sequence_last_value('app_jobs.slot_current'), nextval('app_jobs.slot_number'));
+    v_current := coalesce(
+        pg_sequence_last_value('app_jobs.slot_current'), nextval('app_jobs.slot_number')
+    );
     perform setval('app_jobs.slot_current', v_current);
     insert into app_jobs.open_slots (slot)
     select u.slot from unnest(v_unlisted || v_current) as u(slot)
@@ -327,7 +345,8 @@ declare
     v_ids bigint[];
     v_until timestamptz;
 begin
-    -- The mark lets us pass over rows deleted before that an old snapshot still holds; each sweep sets it back.
+    -- The mark lets us pass over rows deleted before that an old snapshot still holds; each sweep
+    -- sets it back.
     with expired as materialized (
         select f.id, f.keep_until
         from app_jobs.finished_jobs as f
@@ -370,7 +389,10 @@ begin
         if v_idle > 0 then
             perform setval('app_jobs.went_idle', v_gone_busy + v_idle);
         else
-            perform setval('app_jobs.went_busy', greatest(v_gone_idle, 1)), setval('app_jobs.went_idle', greatest(v_gone_idle, 1));
+            v_gone_idle := greatest(v_gone_idle, v_gone_busy, 1);
+            perform
+                setval('app_jobs.went_busy', v_gone_idle),
+                setval('app_jobs.went_idle', v_gone_idle);
         end if;
     end if;
 end;
@@ -404,7 +426,7 @@ begin
         relisted := app_jobs.sweep();
         if relisted > 0 then
             raise warning 'app_jobs: % slots held jobs and were not listed', relisted
-                using hint = 'Expected once after a restore or with logical replication; otherwise please report it.';
+                using hint = 'Expected once after a restore; otherwise please report it.';
         end if;
     end if;
     closed := app_jobs.turn_slots();
@@ -436,7 +458,8 @@ declare
     v_now timestamptz;
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
-        raise exception 'tick() cannot run at isolation level %', current_setting('transaction_isolation')
+        raise exception 'tick() cannot run at isolation level %',
+            current_setting('transaction_isolation')
             using errcode = 'JQ002',
                 detail = 'It locks, and then must see what others did before.',
                 hint = 'Call it at READ COMMITTED.';
@@ -497,13 +520,15 @@ comment on function app_jobs.make_due_ready(integer) is
 
 most  jobs at most
 
-Returns: jobs made ready. Locks: those jobs, skipping locked ones. Roles: internal; READ COMMITTED only.';
+Returns: jobs made ready. Locks: those jobs, skipping locked ones. Roles: internal; READ COMMITTED
+only.';
 comment on function app_jobs.end_expired_leases(integer) is
 'Take back jobs whose lease is over: ready again, or finished if their attempts are used up.
 
 most  jobs at most
 
-Returns: leases ended. Locks: those jobs, skipping locked ones; queues, trying only. Roles: internal; READ COMMITTED only.';
+Returns: leases ended. Locks: those jobs, skipping locked ones; queues, trying only. Roles:
+internal; READ COMMITTED only.';
 comment on function app_jobs.move_queues(integer) is
 'Let queues move on that have a free seat and a parked job: what others had to skip.
 
@@ -511,7 +536,8 @@ most  queues at most
 
 Returns: jobs made ready. Locks: queues, trying only. Roles: internal; READ COMMITTED only.';
 comment on function app_jobs.sweep() is
-'Repair the sequences and list any slot that holds jobs and is not listed: after a restore or a failover, and hourly.
+'Repair the sequences and list any slot that holds jobs and is not listed: after a restore or a
+failover, and hourly.
 
 Returns: slots listed; 0 in a healthy database. Roles: app_jobs_operator.';
 comment on function app_jobs.prune_finished(integer) is
@@ -529,13 +555,17 @@ comment on function app_jobs.keep_house(integer) is
 
 most  jobs at most in each step
 
-Returns: what was done, in jobs, slots and rows. Locks: see the steps; never waits. Roles: internal; READ COMMITTED only.';
+Returns: what was done, in jobs, slots and rows. Locks: see the steps; never waits. Roles: internal;
+READ COMMITTED only.';
 comment on function app_jobs.tick() is
-'Keep house: open and close slots, make due jobs ready, end expired leases, move queues on, prune. Any worker, pg_cron or
+'Keep house: open and close slots, make due jobs ready, end expired leases, move queues on, prune.
+Any worker, pg_cron or
 a shell may call it at any time. get_jobs() does the same if nobody has for a second.
 
-Returns: next_due_at, when the next scheduled job is due (null: none); made_ready, expired, moved: jobs; closed, relisted:
-slots; pruned: rows of finished_jobs. Errors: JQ002 at another level than READ COMMITTED. Locks: rows and queues, skipping
+Returns: next_due_at, when the next scheduled job is due (null: none); made_ready, expired, moved:
+jobs; closed, relisted:
+slots; pruned: rows of finished_jobs. Errors: JQ002 at another level than READ COMMITTED. Locks:
+rows and queues, skipping
 locked ones. Roles: app_jobs_worker.';
 
 commit;

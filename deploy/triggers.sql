@@ -20,7 +20,8 @@ as $$
             union all
             select t.typbasetype where t.typbasetype <> 0
             union all
-            select r.rngsubtype from pg_catalog.pg_range as r where t.oid in (r.rngtypid, r.rngmultitypid)
+            select r.rngsubtype from pg_catalog.pg_range as r where t.oid in (r.rngtypid,
+            r.rngmultitypid)
             union all
             select a.atttypid
             from pg_catalog.pg_attribute as a
@@ -43,8 +44,9 @@ as $$
 declare
     v_value json;
 begin
-    -- to_json() would run a cast to json that the owner of a type has made, and here it would run with our rights: such
-    -- a value goes through its text form. A record's field can only be named in dynamic SQL, as a quoted identifier.
+    -- to_json() would run a cast to json that the owner of a type has made, and here it would run
+    -- with our rights: such a value goes through its text form. A record's field can only be named
+    -- in dynamic SQL, as a quoted identifier.
     if app_jobs.has_own_cast_to_json(field_as_json.type) then
         execute format('select to_json(($1).%I::text)', field_as_json.name)
         into v_value using field_as_json.row_given;
@@ -81,7 +83,9 @@ begin
 end;
 $$;
 
-create function app_jobs.column_type(relation oid, trigger_name text, argument text, name text) returns oid
+create function app_jobs.column_type(
+    relation oid, trigger_name text, argument text, name text
+) returns oid
 language plpgsql
 stable
 as $$
@@ -97,9 +101,10 @@ begin
         and not a.attisdropped;
     if not found then
         raise exception 'trigger "%" on table %: argument % is "%", and there is no such column',
-            column_type.trigger_name, column_type.relation::regclass, column_type.argument, column_type.name
+            column_type.trigger_name, column_type.relation::regclass, column_type.argument,
+            column_type.name
             using errcode = '22023',
-                hint = 'Create the trigger again with the name of a column, as it stands in the catalogue.';
+                hint = 'Create the trigger again with a column''s name as the catalogue has it.';
     end if;
     return v_type;
 end;
@@ -142,13 +147,17 @@ language plpgsql
 immutable
 as $$
 begin
-    if cardinality(check_trigger.arguments) not between check_trigger.fewest and check_trigger.most then
+    if cardinality(check_trigger.arguments)
+        not between check_trigger.fewest and check_trigger.most
+    then
         raise exception 'trigger "%" on table % has % arguments',
-            check_trigger.trigger_name, check_trigger.relation::regclass, cardinality(check_trigger.arguments)
+            check_trigger.trigger_name, check_trigger.relation::regclass,
+            cardinality(check_trigger.arguments)
             using errcode = '22023', hint = format('Create it again with %s.', check_trigger.form);
     elsif char_length(check_trigger.arguments[2]) not between 1 and 126 then
         raise exception 'trigger "%" on table %: argument task is "%"',
-            check_trigger.trigger_name, check_trigger.relation::regclass, left(check_trigger.arguments[2], 200)
+            check_trigger.trigger_name, check_trigger.relation::regclass,
+            left(check_trigger.arguments[2], 200)
             using errcode = '22023', hint = 'Name the task to run, 1 to 126 characters.';
     end if;
 end;
@@ -185,7 +194,8 @@ declare
     v_row record := case when tg_op = 'DELETE' then old else new end;
 begin
     perform app_jobs.check_trigger(
-        tg_relid, tg_name, v_arguments, 2, 3, '(''tenant'', ''task'') or (''tenant'', ''task'', ''id column'')'
+        tg_relid, tg_name, v_arguments, 2, 3,
+        '(''tenant'', ''task'') or (''tenant'', ''task'', ''id column'')'
     );
     perform app_jobs.add_job_for_row(v_row, tg_relid, tg_name, v_arguments, json_build_object(
         'id',
@@ -231,7 +241,9 @@ begin
     );
     select json_object_agg(
         f.name,
-        app_jobs.field_as_json(v_row, app_jobs.column_type(tg_relid, tg_name, 'field', f.name), f.name)
+        app_jobs.field_as_json(
+            v_row, app_jobs.column_type(tg_relid, tg_name, 'field', f.name), f.name
+        )
         order by f.n
     )
     into v_payload
@@ -259,11 +271,13 @@ begin
         raise exception 'trigger "%" on table % fires for each % on %',
             tg_name, tg_relid::regclass, lower(tg_level), lower(tg_op)
             using errcode = '22023',
-                hint = 'Create it for each statement, after insert, update or delete, one trigger per event.';
+                hint = 'Create one per event: after insert, update or delete, for each statement.';
     end if;
     v_column := app_jobs.tenant_column(tg_relid, tg_name, v_arguments[1]);
     -- asked once per statement, not once per row
-    if app_jobs.has_own_cast_to_json((select c.reltype from pg_catalog.pg_class as c where c.oid = tg_relid)) then
+    if app_jobs.has_own_cast_to_json(
+        (select c.reltype from pg_catalog.pg_class as c where c.oid = tg_relid)
+    ) then
         if tg_op = 'DELETE' then
             v_payloads := array(select app_jobs.row_as_json(r, tg_relid) from old_rows as r);
         else
@@ -284,7 +298,8 @@ begin
             )
         end;
         perform app_jobs.insert_jobs(
-            null, v_arguments[2], v_payloads, v_tenants, cardinality(v_payloads), null, null, null, null, null, null
+            null, v_arguments[2], v_payloads, v_tenants, cardinality(v_payloads), null, null, null,
+            null, null, null
         );
     end if;
     return null;
@@ -296,7 +311,8 @@ revoke all on function app_jobs.field_as_json(record, oid, text) from public;
 revoke all on function app_jobs.row_as_json(record, oid) from public;
 revoke all on function app_jobs.column_type(oid, text, text, text) from public;
 revoke all on function app_jobs.tenant_column(oid, text, text) from public;
-revoke all on function app_jobs.check_trigger(oid, text, text[], integer, integer, text) from public;
+revoke all on function app_jobs.check_trigger(oid, text, text[], integer, integer, text)
+from public;
 revoke all on function app_jobs.add_job_for_row(record, oid, text, text[], json) from public;
 revoke all on function app_jobs.tg_add_job_with_row_id() from public;
 revoke all on function app_jobs.tg_add_job_with_row() from public;
@@ -308,7 +324,8 @@ grant execute on function app_jobs.tg_add_job_with_fields() to app_jobs_producer
 grant execute on function app_jobs.tg_add_jobs_with_rows() to app_jobs_producer;
 
 comment on function app_jobs.has_own_cast_to_json(oid) is
-'Tell whether somebody has made a cast from this type, or from a part of it, to json: to_json() would run it.
+'Tell whether somebody has made a cast from this type, or from a part of it, to json: to_json()
+would run it.
 
 type  the type; elements, attributes and base types are looked at, too
 
@@ -372,17 +389,20 @@ tenant     a uuid, the name of a column of type uuid, or '''' for none
 task       task to run, 1 to 126 characters
 id column  column whose value is sent; default: id
 
-Errors: 22023, naming table, trigger and argument. Roles: whoever may create triggers on a table and is in
+Errors: 22023, naming table, trigger and argument. Roles: whoever may create triggers on a table and
+is in
 app_jobs_producer; whoever may write the table fires it.';
 comment on function app_jobs.tg_add_job_with_row() is
-'Add a job with the whole row for each row: AFTER or BEFORE INSERT, UPDATE or DELETE (the old row), FOR EACH ROW.
+'Add a job with the whole row for each row: AFTER or BEFORE INSERT, UPDATE or DELETE (the old row),
+FOR EACH ROW.
 
 tenant  a uuid, the name of a column of type uuid, or '''' for none
 task    task to run, 1 to 126 characters
 
 Errors: 22023, naming table, trigger and argument. Roles: as tg_add_job_with_row_id().';
 comment on function app_jobs.tg_add_job_with_fields() is
-'Add a job with some fields, JSON types kept, for each row: AFTER or BEFORE INSERT, UPDATE or DELETE (the old row), FOR EACH ROW.
+'Add a job with some fields, JSON types kept, for each row: AFTER or BEFORE INSERT, UPDATE or DELETE
+(the old row), FOR EACH ROW.
 
 tenant   a uuid, the name of a column of type uuid, or '''' for none
 task     task to run, 1 to 126 characters
@@ -390,7 +410,8 @@ field …  columns to send
 
 Errors: 22023, naming table, trigger and argument. Roles: as tg_add_job_with_row_id().';
 comment on function app_jobs.tg_add_jobs_with_rows() is
-'Add a job with the whole row for each row of a statement, in one go: AFTER INSERT or UPDATE, REFERENCING NEW TABLE AS
+'Add a job with the whole row for each row of a statement, in one go: AFTER INSERT or UPDATE,
+REFERENCING NEW TABLE AS
 new_rows, or AFTER DELETE, REFERENCING OLD TABLE AS old_rows, FOR EACH STATEMENT.
 
 tenant  a uuid, the name of a column of type uuid, or '''' for none

@@ -22,6 +22,7 @@ to app_jobs_producer, app_jobs_worker, app_jobs_operator, app_jobs_monitor;
 comment on function app_jobs.version() is
 'Tell the version of this schema.
 
-Returns: major.minor.patch. Roles: app_jobs_producer, app_jobs_worker, app_jobs_operator, app_jobs_monitor.';
+Returns: major.minor.patch. Roles: app_jobs_producer, app_jobs_worker, app_jobs_operator,
+app_jobs_monitor.';
 
 commit;

@@ -18,7 +18,8 @@ create table app_jobs.workers (
     constraint workers_running_not_negative check (running >= 0)
 );
 
--- Transitions, not a count: a sequence is updated in place, so nobody waits and no dead row is left.
+-- Transitions, not a count: a sequence is updated in place, so nobody waits and no dead row is
+-- left.
 create sequence app_jobs.went_idle;
 create sequence app_jobs.went_busy;
 
@@ -30,7 +31,8 @@ begin
     -- A count that is off must err towards notifying, hence "not equal"; tick() sets it right.
     if coalesce(pg_sequence_last_value('app_jobs.went_idle'), 0)
         <> coalesce(pg_sequence_last_value('app_jobs.went_busy'), 0)
-        and coalesce(current_setting('app_jobs.notify', true), '') not in ('off', 'false', 'no', '0')
+        and coalesce(current_setting('app_jobs.notify', true), '')
+        not in ('off', 'false', 'no', '0')
     then
         perform pg_notify('app_jobs', '');
     end if;
@@ -105,7 +107,8 @@ grant execute on function app_jobs.set_worker_idle(text, boolean) to app_jobs_wo
 grant select on app_jobs.workers to app_jobs_operator, app_jobs_monitor;
 
 comment on table app_jobs.workers is
-'Processes that run jobs, as they said at their last heartbeat. Informative: a lease needs no row here.';
+'Processes that run jobs, as they said at their last heartbeat. Informative: a lease needs no row
+here.';
 comment on column app_jobs.workers.worker_id is 'Its name, 1 to 200 characters.';
 comment on column app_jobs.workers.host is 'Where it runs.';
 comment on column app_jobs.workers.pid is 'Its process id there.';
@@ -117,7 +120,8 @@ comment on column app_jobs.workers.running is 'Jobs held at its last heartbeat.'
 comment on sequence app_jobs.went_idle is 'Times that a worker went idle; minus went_busy: idle workers now.';
 comment on sequence app_jobs.went_busy is 'Times that a worker went busy.';
 comment on function app_jobs.wake_workers() is
-'Notify idle workers at commit; silent while all are busy, or where app_jobs.notify is off. A hint: polling is the guarantee.
+'Notify idle workers at commit; silent while all are busy, or where app_jobs.notify is off. A hint:
+polling is the guarantee.
 
 Locks: NOTIFY''s, at commit, only if it notifies. Roles: internal.';
 comment on function app_jobs.register_worker(text, text, integer, text[]) is

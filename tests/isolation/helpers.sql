@@ -54,6 +54,8 @@ begin
     for i in 1..add.jobs loop
         perform app_jobs.add_job(identifier => 'task', queue_name => add.queue_name, job_key => add.key);
     end loop;
+    -- A claim looks at this where a queue is locked: let it be young, however slow the machine.
+    update app_jobs.jobs set updated_at = 'infinity';
 end;
 $$;
 

@@ -52,7 +52,7 @@ def run(isolationtester: Path, database: str, spec: Path, *, patience: int) -> s
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=10 * patience,
+        timeout=4 * patience,
     )
     return done.stdout
 
@@ -103,4 +103,5 @@ def test_race_is_lost_without(
         output = run(isolationtester, database, spec, patience=1)
     except subprocess.TimeoutExpired:
         return
-    assert output != (HERE / "expected" / f"{spec.stem}.out").read_text()
+    if output == (HERE / "expected" / f"{spec.stem}.out").read_text():
+        pytest.fail("the spec passes all the same", pytrace=False)

@@ -27,6 +27,7 @@ select is(
 );
 
 -- close_slot: what is left in slot 0, older than any other
+select is(setval('app_jobs.activity', 0), 0::bigint, 'no arrivals');
 insert into app_jobs.open_slots (slot) values (0);
 insert into app_jobs.jobs (slot, task_identifier, line, priority, run_at) values
 (0, 'a', '', 5, '2020-01-02'),
@@ -58,9 +59,14 @@ select results_eq(
 );
 
 -- turn_slots: a new slot after enough arrivals
+select is(setval('app_jobs.activity', 999), 999::bigint, '999 arrivals');
+select is(app_jobs.turn_slots(), 0, 'nothing to close');
+select is_empty(
+    'select from app_jobs.open_slots where opened_by = pg_current_xact_id()', 'nothing to open'
+);
 do $$
 begin
-    perform app_jobs.note_arrivals(1000);
+    perform app_jobs.note_arrivals(1);
     perform app_jobs.turn_slots();
     perform app_jobs.turn_slots();
 end;

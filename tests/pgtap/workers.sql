@@ -33,11 +33,21 @@ select row_eq(
 );
 
 -- set_worker_idle
+create function pg_temp.idle() returns bigint
+language sql
+as $$
+    select pg_sequence_last_value('app_jobs.went_idle') - pg_sequence_last_value('app_jobs.went_busy')
+$$;
+select is(setval('app_jobs.went_idle', 5), setval('app_jobs.went_busy', 5), 'nobody is idle');
 select is((select idle from app_jobs.workers), false, 'busy at first');
 select lives_ok($$select app_jobs.set_worker_idle('w', true)$$, 'it goes idle');
 select is((select idle from app_jobs.workers), true, 'idle');
+select is(pg_temp.idle(), 1::bigint, 'one is');
+select lives_ok($$select app_jobs.set_worker_idle('w', true)$$, 'it says so again');
+select is(pg_temp.idle(), 1::bigint, 'still one');
 select lives_ok($$select app_jobs.set_worker_idle('w', false)$$, 'it goes busy');
 select is((select idle from app_jobs.workers), false, 'busy');
+select is(pg_temp.idle(), 0::bigint, 'nobody is idle');
 select lives_ok($$select app_jobs.set_worker_idle('new', true)$$, 'an unknown worker goes idle');
 select is((select idle from app_jobs.workers where worker_id = 'new'), true, 'and is known then');
 

@@ -77,21 +77,26 @@ def running(database: str, tasks: Tasks) -> Callable[..., AbstractContextManager
 
 
 @pytest.fixture
-def logged(caplog: pytest.LogCaptureFixture) -> Callable[[str], None]:
+def logged() -> Iterator[Callable[[str], None]]:
     """A function (text): return once a log message of the worker contains the text."""
-    caplog.set_level(logging.INFO, "app_jobs")
+    messages: list[str] = []
     changed = threading.Condition()
 
-    class Announcer(logging.Handler):
+    class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             with changed:
+                messages.append(record.getMessage())
                 changed.notify_all()
-
-    logging.getLogger("app_jobs").addHandler(Announcer())
 
     def wait(text: str) -> None:
         with changed:
-            if not changed.wait_for(lambda: text in caplog.text, PATIENCE):
+            if not changed.wait_for(lambda: text in "\n".join(messages), PATIENCE):
                 pytest.fail(f"never logged: {text}")
 
-    return wait
+    logger, collector = logging.getLogger("app_jobs"), Collector()
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(collector)
+    yield wait
+    logger.removeHandler(collector)
+    logger.setLevel(level)

@@ -22,7 +22,7 @@ PATIENCE = 20
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 TASKS = """
-import asyncio, time
+import asyncio, os, time
 from app_jobs import Tasks
 
 tasks = Tasks()
@@ -35,7 +35,7 @@ async def quick(payload):
 @tasks.task("block")
 def block(payload):
     print("blocked", flush=True)
-    input()
+    os.read(0, 1)
 
 @tasks.task("wait")
 async def wait(payload):
@@ -85,6 +85,7 @@ def worker(environment: dict[str, str], tmp_path: Path) -> Callable[..., Any]:
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
         )
         try:
@@ -99,6 +100,14 @@ def worker(environment: dict[str, str], tmp_path: Path) -> Callable[..., Any]:
 def line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().rstrip()
+
+
+def wait_for_log(process: subprocess.Popen[str], text: str) -> None:
+    assert process.stderr is not None
+    for logged in process.stderr:
+        if text in logged:
+            return
+    pytest.fail(f"the worker ended without logging: {text}")
 
 
 # --- commands ---
@@ -211,17 +220,15 @@ def test_sigterm_lets_handlers_end_gives_back_and_exits_0(
     with worker("--concurrency", "1", "--prefetch", "3") as process:
         assert line(process) == "blocked"
         process.send_signal(signal.SIGTERM)
+        wait_for_log(process, "1 handlers are running")
         process.stdin.write("\n")
         process.stdin.flush()
-        # Every handler that had begun before the signal was heard ends; the rest is given back.
-        process.stdin.write("\n\n")
-        process.stdin.close()
         assert process.wait(PATIENCE) == 0
     with psycopg.connect(database) as connection:
         row = connection.execute(
-            "select count(*) <= 2, count(locked_by), coalesce(sum(attempts), 0) from app_jobs.jobs"
+            "select count(*), count(locked_by), sum(attempts) from app_jobs.jobs"
         ).fetchone()
-    assert row == (True, 0, 0)
+    assert row == (2, 0, 0)
 
 
 @pytest.mark.parametrize(("task", "said"), [("wait", "waiting"), ("block", "blocked")])
@@ -232,16 +239,24 @@ def test_a_second_signal_stops_at_once(
     with worker("--shutdown-timeout", "3600") as process:
         assert line(process) == said
         process.send_signal(signal.SIGTERM)
-        with psycopg.connect(database, autocommit=True) as connection:
-            for _ in range(PATIENCE * 100):
-                # The first has been heard when it does not claim any more.
-                if process.poll() is not None:
-                    break
-                process.send_signal(signal.SIGINT)
-                connection.execute("select pg_sleep(0.01)")
-            assert process.wait(PATIENCE) == 0
-            row = connection.execute("select locked_by, attempts from app_jobs.jobs").fetchone()
+        wait_for_log(process, "1 handlers are running")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 0
+    with psycopg.connect(database) as connection:
+        row = connection.execute("select locked_by, attempts from app_jobs.jobs").fetchone()
     assert row == (None, 0)
+
+
+def test_a_hung_process_shows_its_stacks_and_exits_1(
+    worker: Callable[..., Any], client: Client
+) -> None:
+    client.add_job(identifier="hang")  # a coroutine that blocks the loop
+    with worker() as process:
+        assert line(process) == "hanging"
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+        wait_for_log(process, "in hang")
+        assert process.wait(PATIENCE) == 1
 
 
 def test_work_flows_from_the_command_line(run: Run, worker: Callable[..., Any]) -> None:

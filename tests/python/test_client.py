@@ -214,7 +214,7 @@ def test_bad_arguments_of_workers(client: Client) -> None:
         lambda: client.get_jobs("w", job_limit=10_001),
         lambda: client.get_jobs("w", job_expiry=timedelta(0)),
         lambda: client.add_jobs([{"identifier": "x"}], identifier="x"),  # type: ignore[call-overload]
-        lambda: client.add_jobs(),  # type: ignore[call-overload]
+        client.add_jobs,
         lambda: client.add_jobs([1]),  # type: ignore[list-item]
     ):
         with pytest.raises(BadArgument) as caught:

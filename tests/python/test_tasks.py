@@ -94,5 +94,5 @@ def test_names() -> None:
     for name in ("", "x" * 127):
         with pytest.raises(BadArgument):
             tasks.task(name)(lambda: None)
-    with pytest.raises(TypeError, match="@tasks.task"):
+    with pytest.raises(TypeError, match="write @tasks"):
         tasks.task(lambda: None)  # type: ignore[arg-type]

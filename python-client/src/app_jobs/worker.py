@@ -184,7 +184,7 @@ class Worker:
 
     def _on_signal(self, _number: int, _frame: types.FrameType | None) -> None:
         self.stop(now=self._stops > 0)
-        patience = 10 if self._stops > 1 else self._shutdown_timeout + 30
+        patience = 5 if self._stops > 1 else self._shutdown_timeout + 30
         if sys.__stderr__ is not None:
             faulthandler.dump_traceback_later(patience, exit=True, file=sys.__stderr__)
 
@@ -201,16 +201,16 @@ class Worker:
         await cancel(stop, *others)
         running = sum(lane.stop() for lane in self._lanes)
         log.info("worker %s stops, %d handlers are running", self.worker_id, running)
-        now: asyncio.Future[Any] = self._loop.create_task(self._stop_now.wait())
-        ended: asyncio.Future[Any] = asyncio.gather(*(lane.ended() for lane in self._lanes))
+        now = self._loop.create_task(self._stop_now.wait())
+        ended = self._loop.create_task(self._handlers_ended())
         await asyncio.wait(
-            [now, ended], timeout=self._shutdown_timeout, return_when=asyncio.FIRST_COMPLETED
+            {now, ended}, timeout=self._shutdown_timeout, return_when=asyncio.FIRST_COMPLETED
         )
         self._outbox.give_back()
         for lane in self._lanes:
             lane.cancel()
         # What was cancelled gets a moment to clean up. What goes on all the same loses its job.
-        await asyncio.wait([ended], timeout=1)
+        await asyncio.wait({ended}, timeout=1)
         if not sender.done() and not await self._outbox.empty(10):
             log.warning("some jobs' ends could not be told to the database: they will run again")
         await cancel(now, ended, sender)
@@ -226,6 +226,10 @@ class Worker:
         await self._claims.close()
         for task in crashed:
             task.result()  # raises what ended it
+
+    async def _handlers_ended(self) -> None:
+        for lane in self._lanes:
+            await lane.ended()
 
     # --- claiming ---
 

@@ -1,5 +1,12 @@
 -- Included by each test file at the start of its transaction.
 
+-- The files share a database, keys and sequences: they take turns, however many are started at once.
+do $$
+begin
+    perform pg_advisory_xact_lock(hashtextextended('app_jobs tests', 0));
+end;
+$$;
+
 -- A refusal has a SQLSTATE, a message and a hint.
 create function pg_temp.refuses(call text, state text, message text) returns text
 language plpgsql
