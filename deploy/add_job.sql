@@ -269,17 +269,16 @@ run_at        not before this time
 max_attempts  1 or more; null: the task''s, or 25
 priority      lower runs first
 job_key_mode  what to do with the live job under job_key. replace: give it the new task, payload,
-              run_at … and start its attempts anew; preserve_run_at: the same, but for run_at; keep:
-              leave it and return it; once: the same, and a finished job that is still kept counts.
-              If it is running, replace gives the key to a new job, and the running one is not
-              retried
+              run_at … and start its attempts anew; preserve_run_at: the same, but for run_at;
+              keep: leave it and return it; once: the same, and a finished job that is still kept
+              counts. If it is running, replace gives the key to a new job, and the running one is
+              not retried
 attributes    metadata that may change while the job lives
 retry_after   length of its leases; null: the task''s, or else the worker''s
 
 A null argument means its default.
 
-Returns: the job as it stands now. Errors: 22004, 22023.
-Locks: the current slot, shared; the job under job_key.
-Roles: app_jobs_producer.';
+Returns: the job as it stands now. Errors: 22004, 22023. Locks: the current slot, shared; the job
+under job_key. Roles: app_jobs_producer.';
 
 commit;

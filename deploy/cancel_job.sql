@@ -57,9 +57,8 @@ grant execute on function app_jobs.cancel_job(text, uuid, text) to app_jobs_prod
 
 comment on function app_jobs.cancel_job(text, uuid, text) is
 'Cancel the live job that has a key. One that waits is finished as cancelled; one that runs is
-marked, and its worker
-learns of it at the next heartbeat: if it completes all the same it is completed, otherwise it is
-cancelled, not retried.
+marked, and its worker learns of it at the next heartbeat: if it completes all the same it is
+completed, otherwise it is cancelled, not retried.
 
 job_key  the key
 db_id    its tenant; null: none

@@ -157,8 +157,7 @@ leases     the lease of each (jobs.lease at the claim); null: whichever the work
 results    the result of each; null: none
 
 Returns: the ids of those really completed. One that is missing was taken over, or another
-transaction has its row locked
-just now: heartbeat() returns it in the second case, then try again.
+transaction has its row locked just now: heartbeat() returns it in the second case, then try again.
 Errors: 22004, 22023. Locks: the jobs, skipping locked ones; their queues. Roles: app_jobs_worker.';
 comment on function app_jobs.complete_job(text, bigint, integer, json) is
 'Finish a job that this worker holds.
@@ -169,7 +168,7 @@ lease      the lease being finished (jobs.lease at the claim); null: whichever t
 result     kept as long as the task''s keep_completed says
 
 Returns: the job as it was; a row of nulls if the worker does not hold it, or another transaction
-has its row locked.
-Errors: 22004, 22023. Locks: the job, skipping a locked one; its queue. Roles: app_jobs_worker.';
+has its row locked. Errors: 22004, 22023. Locks: the job, skipping a locked one; its queue. Roles:
+app_jobs_worker.';
 
 commit;

@@ -150,8 +150,8 @@ has no attempt left.
 worker_id  the holder, as given to get_jobs()
 failures   array of objects whose keys are fail_job()''s argument names
 
-Returns: the ids of those really failed; for one that is missing see complete_jobs().
-Errors: 22004, 22023. Locks: the jobs, skipping locked ones; their queues. Roles: app_jobs_worker.';
+Returns: the ids of those really failed; for one that is missing see complete_jobs(). Errors:
+22004, 22023. Locks: the jobs, skipping locked ones; their queues. Roles: app_jobs_worker.';
 comment on function app_jobs.fail_job(text, bigint, text, integer, interval, text, boolean) is
 'Fail the attempt of a job that this worker holds: it is retried later, or finished as failed if it
 has no attempt left.
@@ -161,15 +161,12 @@ job_id         the job
 error_message  why; kept as last_error and in job_errors
 lease          the lease that failed (jobs.lease at the claim); null: whichever the worker holds
 retry_in       delay before the next attempt, not negative; null: the task''s backoff, or
-               exp(least(attempts, 10)) seconds
-               plus up to 10 %
+               exp(least(attempts, 10)) seconds plus up to 10 %
 detail         more: a stack trace, say; kept in job_errors
 permanent      true: no further attempt
 
 Returns: the job as it waits now, or as it was if it is finished; a row of nulls if the worker does
-not hold it, or another
-transaction has its row locked. Errors: 22004, 22023. Locks: the job, skipping a locked one; its
-queue.
-Roles: app_jobs_worker.';
+not hold it, or another transaction has its row locked. Errors: 22004, 22023. Locks: the job,
+skipping a locked one; its queue. Roles: app_jobs_worker.';
 
 commit;

@@ -184,9 +184,8 @@ job_expiry        length of the leases, positive, unless the job or its task has
 job_limit         jobs at most, 1 to 10000
 
 Returns: the jobs, in order, with the lease to finish them by; fewer or none if there are no more.
-Errors: 22004, 22023, JQ002 for a job of a queue at another level than READ COMMITTED.
-Locks: the jobs, skipping locked ones; queues, trying only; the current slot, shared. Roles:
-app_jobs_worker.';
+Errors: 22004, 22023, JQ002 for a job of a queue at another level than READ COMMITTED. Locks: the
+jobs, skipping locked ones; queues, trying only; the current slot, shared. Roles: app_jobs_worker.';
 comment on function app_jobs.get_job(text, text[], interval) is
 'Claim the next job: get_jobs() with a limit of one.
 

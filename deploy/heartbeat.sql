@@ -106,12 +106,10 @@ comment on function app_jobs.heartbeat(text, bigint[], interval) is
 
 worker_id   the holder, as given to get_jobs()
 job_ids     jobs to renew; null: all that it holds
-job_expiry  new length of the leases from now, positive; null: as long as at the claim. A job''s own
-            retry_after goes first
+job_expiry  new length of the leases from now, positive; null: as long as at the claim. A job''s
+            own retry_after goes first
 
 Returns: the jobs still held; one that is missing was taken over, or is to be cancelled: stop its
-handler.
-Errors: 22004, 22023. Locks: the jobs, skipping locked ones; the current slot, shared; its row of
-workers.
-Roles: app_jobs_worker.';
+handler. Errors: 22004, 22023. Locks: the jobs, skipping locked ones; the current slot, shared; its
+row of workers. Roles: app_jobs_worker.';
 commit;

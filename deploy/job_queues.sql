@@ -12,8 +12,9 @@ create table app_jobs.queue_settings (
     max_running integer not null default 1,
     paused boolean not null default false,
     constraint queue_settings_pkey primary key (line),
-    constraint queue_settings_line_named check (line = app_jobs.queue_line(database_id,
-    queue_name)),
+    constraint queue_settings_line_named check (
+        line = app_jobs.queue_line(database_id, queue_name)
+    ),
     constraint queue_settings_max_running_positive check (max_running between 1 and 10000)
 );
 

@@ -96,8 +96,8 @@ queue_name   the queue
 Returns: tenant, colon, queue; null without a queue. Roles: internal.';
 comment on table app_jobs.jobs is
 'Every job that is not finished, and nothing else. A job is ready (line ''''), parked (line of its
-queue), scheduled (no
-line, not locked), running (locked, with lease_expires_at) or processing (locked, without).';
+queue), scheduled (no line, not locked), running (locked, with lease_expires_at) or processing
+(locked, without).';
 comment on column app_jobs.jobs.id is 'Order of insertion.';
 comment on column app_jobs.jobs.database_id is 'Tenant; null: no tenant.';
 comment on column app_jobs.jobs.queue_name is 'Jobs of a queue run one after the other, or max_running at a time; null: in parallel with everything.';

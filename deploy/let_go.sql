@@ -173,8 +173,7 @@ reasons      what to keep as last_error, one for each job; null: its own
 Returns: the jobs as they were. Roles: internal; the caller pins the plans.';
 comment on function app_jobs.let_go(tid[], timestamptz[], text[], boolean[], boolean, boolean) is
 'Let held jobs go that are not completed: back to wait, or to finished_jobs if they are to be
-cancelled or have no attempt
-left. Their queues move on.
+cancelled or have no attempt left. Their queues move on.
 
 tids       jobs, locked by the caller
 run_ats    when each may run again; null: at once

@@ -206,8 +206,8 @@ comment on column app_jobs.open_slots.opened_by is 'The transaction that listed 
 comment on column app_jobs.open_slots.opened_at is 'When.';
 comment on table app_jobs.streams is
 'What is left in closed slots: a lower bound of the position of the first job per slot, line and
-task. A closed slot
-only loses jobs, so a bound stays one. Seats taken stand here, too, in lines of their own.';
+task. A closed slot only loses jobs, so a bound stays one. Seats taken stand here, too, in lines of
+their own.';
 comment on column app_jobs.streams.slot is 'A closed slot.';
 comment on column app_jobs.streams.line is ''''': ready jobs; a queue''s line: its parked jobs; a seat line: its running ones.';
 comment on column app_jobs.streams.task_identifier is 'Task; '''' in seat lines.';
@@ -237,8 +237,8 @@ queue_line  the queue''s line
 Roles: internal.';
 comment on function app_jobs.enter_slot() is
 'Enter the current slot until the end of the transaction. Whoever puts a job in a line, schedules it
-or leases it does so
-in a slot that it has entered: then nobody can close the slot before the job is committed or gone.
+or leases it does so in a slot that it has entered: then nobody can close the slot before the job
+is committed or gone.
 
 Returns: the slot. Errors: JQ090. Locks: the slot, shared; never waits. Roles: internal.';
 comment on function app_jobs.note_arrivals(integer) is

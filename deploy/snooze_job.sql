@@ -71,9 +71,7 @@ delay      not before this time from now; 0: at once
 lease      the lease (jobs.lease at the claim); null: whichever the worker holds
 
 Returns: the job as it waits now, or as it was if it was to be cancelled; a row of nulls if the
-worker does not hold it, or
-another transaction has its row locked. Errors: 22004, 22023. Locks: the job, skipping a locked one;
-its queue.
-Roles: app_jobs_worker.';
+worker does not hold it, or another transaction has its row locked. Errors: 22004, 22023. Locks:
+the job, skipping a locked one; its queue. Roles: app_jobs_worker.';
 
 commit;

@@ -555,17 +555,15 @@ comment on function app_jobs.keep_house(integer) is
 
 most  jobs at most in each step
 
-Returns: what was done, in jobs, slots and rows. Locks: see the steps; never waits. Roles: internal;
-READ COMMITTED only.';
+Returns: what was done, in jobs, slots and rows. Locks: see the steps; never waits. Roles:
+internal; READ COMMITTED only.';
 comment on function app_jobs.tick() is
 'Keep house: open and close slots, make due jobs ready, end expired leases, move queues on, prune.
-Any worker, pg_cron or
-a shell may call it at any time. get_jobs() does the same if nobody has for a second.
+Any worker, pg_cron or a shell may call it at any time. get_jobs() does the same if nobody has for
+a second.
 
 Returns: next_due_at, when the next scheduled job is due (null: none); made_ready, expired, moved:
-jobs; closed, relisted:
-slots; pruned: rows of finished_jobs. Errors: JQ002 at another level than READ COMMITTED. Locks:
-rows and queues, skipping
-locked ones. Roles: app_jobs_worker.';
+jobs; closed, relisted: slots; pruned: rows of finished_jobs. Errors: JQ002 at another level than
+READ COMMITTED. Locks: rows and queues, skipping locked ones. Roles: app_jobs_worker.';
 
 commit;

@@ -383,15 +383,15 @@ payload       the job''s
 
 Errors: 22023, and add_job()''s. Roles: internal.';
 comment on function app_jobs.tg_add_job_with_row_id() is
-'Add a job {"id": …} for each row: AFTER or BEFORE INSERT, UPDATE or DELETE (the old row), FOR EACH ROW.
+'Add a job {"id": …} for each row: AFTER or BEFORE INSERT, UPDATE or DELETE (the old row), FOR EACH
+ROW.
 
 tenant     a uuid, the name of a column of type uuid, or '''' for none
 task       task to run, 1 to 126 characters
 id column  column whose value is sent; default: id
 
-Errors: 22023, naming table, trigger and argument. Roles: whoever may create triggers on a table and
-is in
-app_jobs_producer; whoever may write the table fires it.';
+Errors: 22023, naming table, trigger and argument. Roles: whoever may create triggers on a table
+and is in app_jobs_producer; whoever may write the table fires it.';
 comment on function app_jobs.tg_add_job_with_row() is
 'Add a job with the whole row for each row: AFTER or BEFORE INSERT, UPDATE or DELETE (the old row),
 FOR EACH ROW.
@@ -411,8 +411,8 @@ field …  columns to send
 Errors: 22023, naming table, trigger and argument. Roles: as tg_add_job_with_row_id().';
 comment on function app_jobs.tg_add_jobs_with_rows() is
 'Add a job with the whole row for each row of a statement, in one go: AFTER INSERT or UPDATE,
-REFERENCING NEW TABLE AS
-new_rows, or AFTER DELETE, REFERENCING OLD TABLE AS old_rows, FOR EACH STATEMENT.
+REFERENCING NEW TABLE AS new_rows, or AFTER DELETE, REFERENCING OLD TABLE AS old_rows, FOR EACH
+STATEMENT.
 
 tenant  a uuid, the name of a column of type uuid, or '''' for none
 task    task to run, 1 to 126 characters
