@@ -171,7 +171,9 @@ class Workers:
         self._started += 1
         worker_id = f"demo-{os.getpid()}-{self._started}"
         command = [sys.executable, "-m", "app_jobs", "worker", "app_jobs.demo:tasks"]
-        command += ["--worker-id", worker_id, "--concurrency", "8", "--prefetch", "4", "--lease", str(LEASE_SECONDS)]
+        command += ["--worker-id", worker_id, "--lease", str(LEASE_SECONDS)]
+        # Jobs claimed ahead would stand in front of more urgent ones that come meanwhile.
+        command += ["--concurrency", "8", "--prefetch", "0"]
         self._processes[worker_id] = subprocess.Popen(
             command,
             env=self._environment,

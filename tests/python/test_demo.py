@@ -1,0 +1,69 @@
+"""The demo: its exit code is its verdict."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import psycopg
+
+PROVED = "Proved: each document was counted exactly once."
+
+
+def demo(dsn: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "app_jobs.demo", *options],
+        check=False,
+        env={**os.environ, "DATABASE_URL": dsn},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_a_killed_worker_costs_nothing(database: str) -> None:
+    ran = demo(database, "--documents", "300")
+    assert ran.returncode == 0, ran.stdout
+    assert "300 documents, 300 of them counted, 300 added up; the totals of 0 of" in ran.stdout
+    assert PROVED in ran.stdout
+
+    # What a newcomer is told to try: the recovered jobs, and a row that becomes a job.
+    *_, recovered, totals, insert = ran.stdout.split("\n\n-- ")
+    with psycopg.connect(database, autocommit=True) as db:
+        assert db.execute("-- " + recovered).fetchall()
+        assert db.execute("-- " + totals).fetchall()
+        db.execute("-- " + insert)
+        assert db.execute("select task_identifier from app_jobs.jobs").fetchall() == [
+            ("demo_count_document",)
+        ]
+
+
+def test_it_fails_when_nothing_had_to_be_recovered(database: str) -> None:
+    ran = demo(database, "--documents", "30", "--no-kill")
+    assert ran.returncode == 1, ran.stdout
+    assert PROVED in ran.stdout
+    assert "nothing had to be recovered" in ran.stdout
+
+
+def test_it_starts_anew_each_time(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as db:
+        for _ in range(2):
+            demo(database, "--documents", "5", "--no-kill")
+            assert db.execute("select count(*) from app_jobs_demo.document_stats").fetchone() == (
+                5,
+            )
+
+
+def test_it_complains_about_a_database_that_is_not_there() -> None:
+    ran = demo("host=/nowhere dbname=nothing")
+    assert ran.returncode == 3
+    assert ran.stdout.startswith("error: the database is not reachable: ")
+
+
+def test_it_refuses_to_count_nothing(database: str) -> None:
+    ran = demo(database, "--documents", "0")
+    assert ran.returncode == 2
+    assert "--documents is 0: give 1 or more" in ran.stdout
