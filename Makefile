@@ -20,7 +20,7 @@ demo: $(VENV)/demo ## watch jobs flow, on a PostgreSQL of its own (or on DATABAS
 	@$(BIN)/python -m app_jobs.demo
 
 test: system $(VENV)/dev lint ## all linters and tests, on PostgreSQL 15 and 18; Debian's packages as root
-	@$(BIN)/python tools/test_servers.py pgtap isolation python deploy
+	@$(BIN)/python tools/test_servers.py pgtap isolation python deploy pages chaos
 
 lint: $(VENV)/dev ## ruff, mypy, sqlfluff, squawk; generated files are fresh
 	@echo "Linting"
@@ -30,13 +30,15 @@ lint: $(VENV)/dev ## ruff, mypy, sqlfluff, squawk; generated files are fresh
 	@$(BIN)/sqlfluff lint --processes 2 --disable-progress-bar $(SQL)
 	@$(BIN)/squawk --config .squawk.toml deploy/*.sql
 	@$(BIN)/python tools/generate_sync.py --check
+	@$(BIN)/python tools/build_reference.py --check
 
 format: $(VENV)/dev ## format the Python files
 	@$(BIN)/ruff check --fix --config python-client/pyproject.toml $(PY)
 	@$(BIN)/ruff format --config python-client/pyproject.toml $(PY)
 
-generate: $(VENV)/dev ## generate the synchronous client from the asynchronous one
+generate: $(VENV)/dev ## generate the synchronous client and docs/reference.md
 	@$(BIN)/python tools/generate_sync.py
+	@$(BIN)/python tools/build_reference.py
 
 # One layer of tests each; ON=15 or ON=18 for one server, ARGS="-k words" for pg_prove or pytest.
 test-pgtap: ## SQL: functions, privileges, house rules

@@ -1,27 +1,36 @@
--- What the specs share. Steps say what a user would do; these say it briefly, and show nothing that differs from run to run.
+-- What the specs share. Steps say what a user would do; these say it briefly, and show nothing that
+-- differs from run to run.
 
 create schema spec;
 
--- Back to an empty schema. Housekeeping is left to the steps: get_jobs() would do it whenever a second has passed.
+-- Back to an empty schema. Housekeeping is left to the steps: get_jobs() would do it whenever a
+-- second has passed.
 create procedure spec.reset()
 language plpgsql
 as $$
 begin
-    truncate app_jobs.jobs, app_jobs.finished_jobs, app_jobs.job_errors, app_jobs.queue_settings, app_jobs.tasks,
-        app_jobs.workers, app_jobs.streams, app_jobs.alarms, app_jobs.open_slots restart identity;
+    truncate app_jobs.jobs, app_jobs.finished_jobs, app_jobs.job_errors, app_jobs.queue_settings,
+        app_jobs.tasks, app_jobs.workers, app_jobs.streams, app_jobs.alarms, app_jobs.open_slots
+    restart identity;
     insert into app_jobs.open_slots (slot) values (1);
-    perform setval('app_jobs.slot_number', 1), setval('app_jobs.slot_current', 1), setval('app_jobs.activity', 0);
+    perform setval('app_jobs.slot_number', 1);
+    perform setval('app_jobs.slot_current', 1);
+    perform setval('app_jobs.activity', 0);
     perform setval('app_jobs.ticked_at', 1e15::bigint);
     perform setval('app_jobs.swept_at', extract(epoch from now())::bigint);
-    perform setval('app_jobs.went_idle', 1), setval('app_jobs.went_busy', 1);
+    perform setval('app_jobs.went_idle', 1);
+    perform setval('app_jobs.went_busy', 1);
 end;
 $$;
 
-create function spec.tick(out made_ready integer, out expired integer, out moved integer, out closed integer)
+create function spec.tick(
+    out made_ready integer, out expired integer, out moved integer, out closed integer
+)
 language plpgsql
 as $$
 begin
-    select t.made_ready, t.expired, t.moved, t.closed into made_ready, expired, moved, closed from app_jobs.tick() as t;
+    select t.made_ready, t.expired, t.moved, t.closed into made_ready, expired, moved, closed
+    from app_jobs.tick() as t;
     perform setval('app_jobs.ticked_at', 1e15::bigint);
 end;
 $$;
@@ -47,12 +56,20 @@ begin
 end;
 $$;
 
-create procedure spec.add(queue_name text default null, key text default null, jobs integer default 1)
+create procedure spec.add(
+    queue_name text default null,
+    key text default null,
+    run_at timestamptz default now(),
+    jobs integer default 1
+)
 language plpgsql
 as $$
 begin
     for i in 1..add.jobs loop
-        perform app_jobs.add_job(identifier => 'task', queue_name => add.queue_name, job_key => add.key);
+        perform app_jobs.add_job(
+            identifier => 'task', queue_name => add.queue_name, job_key => add.key,
+            run_at => add.run_at
+        );
     end loop;
     -- A claim looks at this where a queue is locked: let it be young, however slow the machine.
     update app_jobs.jobs set updated_at = 'infinity';
@@ -68,7 +85,16 @@ $$;
 create procedure spec.expire(job_id bigint)
 language sql
 as $$
-    update app_jobs.jobs set lease_expires_at = now() - interval '1 second' where id = expire.job_id
+    update app_jobs.jobs set lease_expires_at = now() - interval '1 second'
+    where id = expire.job_id
+$$;
+
+create procedure spec.lock_queue(queue_name text)
+language sql
+as $$
+    select pg_advisory_xact_lock(
+        app_jobs.lock_key('queue', app_jobs.queue_line(null, lock_queue.queue_name))
+    )
 $$;
 
 create view spec.jobs as

@@ -1,4 +1,4 @@
-"""get_jobs() returns exactly the order priority, run_at, id, over tasks, slots, queues and large additions."""
+"""get_jobs() returns exactly the order priority, run_at, id: over tasks, slots and queues."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def test_order(database: str, tasks: list[str] | None) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         for number in range(80):
             connection.execute(
-                "select count(*) from app_jobs.add_jobs(%s, array(select '{}'::json from generate_series(1, %s)), "
-                "queue_name => %s, priority => %s, run_at => now() - %s * interval '1 second')",
+                "select count(*) from app_jobs.add_jobs(%s, "
+                "array(select '{}'::json from generate_series(1, %s)), queue_name => %s, priority => %s, run_at => now() - %s * interval '1 second')",
                 [
                     f"t{dice.randint(0, 3)}",
                     jobs := dice.choice([1, 30, 300, 1500]),

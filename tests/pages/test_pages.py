@@ -1,7 +1,8 @@
 """Pages touched by the hot functions: flat, blind and deep, whatever else is in the table.
 
-Pages, not seconds, so that a busy machine changes nothing. Each figure is EXPLAIN (ANALYZE, BUFFERS) of a real call that
-is rolled back. The numbers of jobs are a tenth here; `make pages` sets APP_JOBS_FULL=1 and takes all of them.
+Pages, not seconds, so that a busy machine changes nothing. Each figure is EXPLAIN (ANALYZE,
+BUFFERS) of a real call that is rolled back. The numbers of jobs are a tenth here; `make pages` sets
+APP_JOBS_FULL=1 and takes all of them.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def steady_round(connection: Connection, number: int) -> None:
 
 
 def mixed_round(connection: Connection, number: int) -> None:
-    """Retries are made by the drain; here come serial jobs of ten queues and ones due in a moment."""
+    """Serial jobs of ten queues, and jobs due in a moment; retries are made by the drain."""
     add(connection, "noop", 450)
     add(connection, "noop", 25, f", queue_name => 'q{number % 10}'")
     add(connection, "noop", 25, ", run_at => clock_timestamp() + interval '0.2 s'")
@@ -101,13 +102,16 @@ def unserved_round(connection: Connection, number: int) -> None:
 def test_flat_under_an_old_snapshot(
     database: str, a_round: Callable[[Connection, int], None], fails: int, uncommitted: bool
 ) -> None:
-    """Highest figure up to the end <= 1.5 x highest up to 10,000 jobs; plans made on the empty table, nobody analyzes."""
+    """Highest figure up to the end <= 1.5 x highest up to 10,000 jobs.
+
+    Plans are made on the empty table, and nobody analyzes by hand.
+    """
     until = 300_000 if FULL else 25_000
     highest: dict[str, list[int]] = {name: [0, 0] for name in MEASURED}
     with connect(database) as connection, psycopg.connect(database) as producer:
         for _ in range(6):
             for statement in MEASURED.values():
-                connection.execute(statement)  # type: ignore[call-overload]
+                connection.execute(statement)
         if uncommitted:
             producer.execute("select app_jobs.add_job(identifier => 'late')")
         with old_snapshot(database):
@@ -120,8 +124,8 @@ def test_flat_under_an_old_snapshot(
                         sampled += 250 if done < 10_000 else 1250
                         for name, statement in MEASURED.items():
                             figure = pages(connection, statement)
-                            late = done > 10_000
-                            highest[name][late] = max(highest[name][late], figure)
+                            part = int(done > 10_000)
+                            highest[name][part] = max(highest[name][part], figure)
                     if failed := ids[: len(ids) // fails] if fails else []:
                         failures = [{"job_id": i, "retry_in": "0.1 s"} for i in failed]
                         connection.execute(
@@ -146,21 +150,33 @@ def blocked_by_queue(connection: Connection) -> None:
     assert claim(connection, 10_000, "mine") == []
 
 
-IN_FRONT: dict[str, Callable[[Connection], None]] = {
-    "others": lambda c: [
-        (add(c, "other", 500 * SCALE, ", priority => -1"), ticks(c, 1)) for _ in range(200)
-    ]
-    and None,
-    "others-one-by-one": lambda c: [
-        c.execute(
-            "do $$ begin for i in 1..%s loop perform app_jobs.add_job(identifier => 'other', priority => -1);"
-            " end loop; end $$" % (250 * SCALE)
+def others(connection: Connection) -> None:
+    """Large additions: they bring slots of their own."""
+    for _ in range(200):
+        add(connection, "other", 500 * SCALE, ", priority => -1")
+        ticks(connection, 1)
+
+
+def others_one_by_one(connection: Connection) -> None:
+    """Single jobs: they stand in the same slots as ours."""
+    for _ in range(20):
+        connection.execute(
+            "select count(app_jobs.add_job(identifier => 'other', priority => -1)) "
+            "from generate_series(1, %s)",
+            [250 * SCALE],
         )
-        and ticks(c, 3)
-        for _ in range(20)
-    ]
-    and None,
-    "tomorrow": lambda c: add(c, "mine", 10_000 * SCALE, ", run_at => now() + interval '1 day'"),
+        ticks(connection)
+
+
+def tomorrow(connection: Connection) -> None:
+    """Scheduled jobs."""
+    add(connection, "mine", 10_000 * SCALE, ", run_at => now() + interval '1 day'")
+
+
+IN_FRONT = {
+    "others": others,
+    "others-one-by-one": others_one_by_one,
+    "tomorrow": tomorrow,
     "serial-queue": blocked_by_queue,
 }
 
@@ -183,7 +199,7 @@ def test_blind_to_what_it_may_not_take(database: str, in_front: str) -> None:
 
 
 def test_blind_while_the_queue_is_locked(database: str) -> None:
-    """The same, while a long transaction holds the lock of the serial queue that the others stand in."""
+    """The same, while a long transaction holds the lock of the queue that the others stand in."""
     statement = "select app_jobs.get_job('probe', array['mine'], '1 hour')"
     with connect(database) as connection, psycopg.connect(database) as completer:
         add(connection, "mine", 5, ", priority => 5")
@@ -195,8 +211,10 @@ def test_blind_while_the_queue_is_locked(database: str) -> None:
         add(connection, "mine", 5_000 * SCALE, ", queue_name => 'busy'")
         for _ in range(10 * SCALE):
             claim(connection, 1_000, "mine")
-        # the best job is left in the line for a second, in case the lock is held for a moment only
-        connection.execute("update app_jobs.jobs set updated_at = now() - interval '2 s' where line = ''")
+        # the best job stays in the line for a second, in case the lock is held for a moment only
+        connection.execute(
+            "update app_jobs.jobs set updated_at = now() - interval '2 s' where line = ''"
+        )
         for _ in range(2):
             assert claim(connection, 1_000, "mine") == []
         add(connection, "mine", 5, ", priority => 5")
@@ -209,7 +227,7 @@ def test_blind_while_the_queue_is_locked(database: str) -> None:
 
 
 def test_deep(database: str) -> None:
-    """Jobs of one task added in one call: get_job costs the same at the start, after half and after nine tenths."""
+    """Jobs of one task added in one call: the same cost at start, half and nine tenths."""
     jobs = 100_000 * SCALE
     figures = []
     with connect(database) as connection:

@@ -1,4 +1,4 @@
-"""Plans of the hot statements: by index or by row address, whatever the statistics say, and never compiled.
+"""Plans of the hot statements: by index or row address, whatever the statistics, never compiled.
 
 auto_explain shows the plan of every statement within the functions.
 """
@@ -13,14 +13,15 @@ import pytest
 from psycopg.errors import Diagnostic
 
 LARGE = {"jobs", "streams", "alarms", "finished_jobs", "job_errors"}
+HELD = "(select id from app_jobs.jobs where locked_by = 'w' limit 50)"
 HOT = [
     "select app_jobs.add_job(identifier => 'a', job_key => 'k', queue_name => 'q')",
     "select app_jobs.get_jobs('w', array['noop', 'a'], '1 hour', 100)",
     "select app_jobs.get_job('w')",
-    "select app_jobs.heartbeat('w', array(select id from app_jobs.jobs where locked_by = 'w' limit 50))",
-    "select app_jobs.complete_jobs('w', array(select id from app_jobs.jobs where locked_by = 'w' limit 50))",
-    "select app_jobs.fail_jobs('w', (select coalesce(json_agg(json_build_object('job_id', id)), '[]') "
-    "from (select id from app_jobs.jobs where locked_by = 'w' limit 5) as held))",
+    f"select app_jobs.heartbeat('w', array{HELD})",
+    f"select app_jobs.complete_jobs('w', array{HELD})",
+    "select app_jobs.fail_jobs('w', coalesce("
+    f"(select json_agg(json_build_object('job_id', h.id)) from {HELD} as h), '[]'))",
     "select app_jobs.tick()",
     "select app_jobs.release_jobs('w')",
 ]
@@ -41,7 +42,8 @@ def test_plans(database: str, filled: str) -> None:
         connection.execute("analyze app_jobs.jobs, app_jobs.streams, app_jobs.alarms")
         if filled != "empty":
             connection.execute(
-                "select count(*) from app_jobs.add_jobs('noop', array(select '{}'::json from generate_series(1, 50000)))"
+                "select count(*) from app_jobs.add_jobs("
+                "'noop', array(select '{}'::json from generate_series(1, 50000)))"
             )
         if filled == "analyzed":
             connection.execute("analyze")

@@ -13,7 +13,14 @@ select row_eq(
     from app_jobs.add_job(identifier => 't')$$,
     row(
         null::uuid, null::text, 't'::text, '{}'::text, '{}'::jsonb, 0, now(), 0,
-        25, 0, null::text, null::text, null::interval, null::text, null::timestamptz, null::timestamptz
+        25,
+        0,
+        null::text,
+        null::text,
+        null::interval,
+        null::text,
+        null::timestamptz,
+        null::timestamptz
     ),
     'the defaults'
 );
@@ -26,7 +33,10 @@ select row_eq(
         'keep', '{"x": [1]}', '1 min'
     )$$,
     row(
-        '00000000-0000-0000-0000-00000000000a'::text, 'q'::text, 't'::text, '{"b":  1, "a": 2, "b": 3}'::text,
+        '00000000-0000-0000-0000-00000000000a'::text,
+        'q'::text,
+        't'::text,
+        '{"b":  1, "a": 2, "b": 3}'::text,
         '{"x": [1]}'::jsonb, -7, '2100-01-01'::timestamptz, 3, 'k'::text, interval '1 min'
     ),
     'all arguments, the payload byte for byte'
@@ -38,18 +48,25 @@ select row_eq(
     'null means the default'
 );
 insert into app_jobs.tasks (task_identifier, max_attempts) values ('thrice', 3);
-select is((app_jobs.add_job(identifier => 'thrice')).max_attempts, 3, 'max_attempts is the task''s');
+select
+    is((app_jobs.add_job(identifier => 'thrice')).max_attempts, 3, 'max_attempts is the task''s');
 select is(
     (app_jobs.add_job(identifier => 'thrice', max_attempts => 9)).max_attempts, 9, 'unless given'
 );
 select lives_ok(
     format(
-        'select app_jobs.add_job(identifier => %L, job_key => %L)', repeat('ü', 126), repeat('ü', 512)
+        'select app_jobs.add_job(identifier => %L, job_key => %L)',
+        repeat('ü', 126),
+        repeat('ü', 512)
     ),
     'the longest names'
 );
 select is(
-    length((app_jobs.add_job(identifier => 't', payload => to_json(repeat('x', 2000000)))).payload::text),
+    length(
+        (
+            app_jobs.add_job(identifier => 't', payload => to_json(repeat('x', 2000000)))
+        ).payload::text
+    ),
     2000002, 'a payload of two megabytes'
 );
 delete from app_jobs.jobs;
@@ -128,10 +145,11 @@ from (
     ('once', 'running', 'same t 1 0 old 1 - k'),
     ('once', 'completed', 'finished t 1 0 old 1 - k'),
     ('once', 'failed', 'finished t 1 0 old 1 - k')
-) as c(mode, first, outcome);
+) as c (mode, first, outcome);
 
 -- a replaced running job gives up its key and goes on
-select is(pg_temp.second('replace', 'running'), 'new t2 2 3 its 0 - k', 'a running job is replaced');
+select
+    is(pg_temp.second('replace', 'running'), 'new t2 2 3 its 0 - k', 'a running job is replaced');
 select row_eq(
     $$select key, locked_by, payload::text from app_jobs.jobs where task_identifier = 't'$$,
     row(null::text, 'w'::text, '1'::text), 'it runs on, without the key'
@@ -151,25 +169,38 @@ as $$
     )
 $$;
 do $$ begin perform pg_temp.add_again('replace'); end $$;
-create temporary table before on commit drop as select ctid as place, updated_at from app_jobs.jobs;
+create temporary table before on commit drop as select
+    ctid as place,
+    updated_at
+from app_jobs.jobs;
 do $$ begin perform pg_temp.add_again(m) from unnest(array['replace', 'preserve_run_at', 'keep', 'once']) as m; end $$;
-select results_eq('select ctid, updated_at from app_jobs.jobs', 'select * from before', 'nothing is written');
-select from app_jobs.add_job(identifier => 't', job_key => 'same', payload => '{"a":1}', run_at => '2100-01-01');
+select
+    results_eq(
+        'select ctid, updated_at from app_jobs.jobs', 'select * from before', 'nothing is written'
+    );
+select
+from
+    app_jobs.add_job(
+        identifier => 't', job_key => 'same', payload => '{"a":1}', run_at => '2100-01-01'
+    );
 select results_ne('select ctid from app_jobs.jobs', 'select place from before', 'a change is');
 
 -- keys belong to tenants
 delete from app_jobs.jobs;
-select from app_jobs.add_job(identifier => 't', payload => '0', job_key => 'k');
 select from app_jobs.add_job(:tenant_a, 't', '1', 'k');
 select from app_jobs.add_job(:tenant_b, 't', '2', 'k');
+select from app_jobs.add_job(identifier => 't', payload => '0', job_key => 'k');
+select from app_jobs.add_job(:tenant_b, 't', '3', 'k');
+select from app_jobs.add_job(identifier => 't', payload => '4', job_key => 'k');
 select is((select count(*) from app_jobs.jobs), 3::bigint, 'three jobs under one key');
-select is((app_jobs.find_job('k')).payload::text, '0', 'without tenant');
+select is((app_jobs.find_job('k')).payload::text, '4', 'without tenant');
 select is((app_jobs.find_job('k', :tenant_a)).payload::text, '1', 'one tenant''s');
-select is((app_jobs.find_job('k', :tenant_b)).payload::text, '2', 'the other''s');
+select is((app_jobs.find_job('k', :tenant_b)).payload::text, '3', 'the other''s');
 select is((app_jobs.find_job('nobody''s')).id, null, 'no such key');
 
 -- a scheduled job does not stand in the ready line; one that is due does
-select is((app_jobs.add_job(identifier => 't', run_at => now() + interval '1 h')).line, null, 'later');
+select
+    is((app_jobs.add_job(identifier => 't', run_at => now() + interval '1 h')).line, null, 'later');
 select is((app_jobs.add_job(identifier => 't', run_at => now() - interval '1 h')).line, '', 'due');
 
 -- bad input
@@ -192,7 +223,7 @@ from (
     ('identifier => ''t'', max_attempts => -1', '22023', 'max_attempts is -1'),
     ('identifier => ''t'', retry_after => ''0''', '22023', 'retry_after is 00:00:00'),
     ('identifier => ''t'', job_key_mode => ''upsert''', '22023', 'job_key_mode is "upsert"')
-) as c(arguments, state, message);
+) as c (arguments, state, message);
 select throws_ok(
     $$select app_jobs.add_job(identifier => 't', payload => '{"a": }')$$, '22P02', null,
     'a payload that is not JSON'

@@ -4,12 +4,14 @@ select no_plan();
 
 -- specs: ids in input order, values as in add_job()
 create temporary table added on commit drop as
-select i.id, i.n
+select
+    i.id,
+    i.n
 from app_jobs.add_jobs($$[
     {"identifier": "b", "payload": {"y":  1, "x": 2}, "priority": 9, "queue_name": "q", "retry_after": "1 min"},
     {"identifier": "a", "db_id": "00000000-0000-0000-0000-00000000000a", "run_at": "2100-01-01 00:00+00"},
     {"identifier": "c", "max_attempts": 2, "attributes": {"z": 3}, "payload": null}
-]$$) with ordinality as i(id, n);
+]$$) with ordinality as i (id, n);
 select results_eq(
     $$select
         j.task_identifier, j.payload::text, j.priority, j.queue_name, j.retry_after, j.database_id::text,
@@ -27,15 +29,24 @@ select results_eq(
         ('c', '{}', 0, null, null, null, now(), 2, '{"z": 3}', '')$$,
     'three jobs'
 );
-select results_eq('select id from added order by n', 'select id from added order by id', 'ids grow');
+select
+    results_eq('select id from added order by n', 'select id from added order by id', 'ids grow');
 
 -- payloads: the same options for all
 create temporary table added_too on commit drop as
-select i.id, i.n
+select
+    i.id,
+    i.n
 from app_jobs.add_jobs(
-    't', array['1', '{"a":  2}', null]::json[], '00000000-0000-0000-0000-00000000000a', 'q', '2100-01-01', 3, 4,
+    't',
+    array['1', '{"a":  2}', null]::json[],
+    '00000000-0000-0000-0000-00000000000a',
+    'q',
+    '2100-01-01',
+    3,
+    4,
     '{"x": 1}', '5 min'
-) with ordinality as i(id, n);
+) with ordinality as i (id, n);
 select results_eq(
     $$select
         j.task_identifier, j.payload::text, j.database_id::text, j.queue_name, j.run_at, j.max_attempts,
@@ -50,7 +61,10 @@ select results_eq(
 insert into app_jobs.tasks (task_identifier, max_attempts) values ('thrice', 3);
 select from app_jobs.add_jobs('thrice', array['1']::json[]);
 select is(
-    (select j.max_attempts from app_jobs.jobs as j where j.task_identifier = 'thrice'), 3,
+    (
+        select j.max_attempts from app_jobs.jobs as j
+        where j.task_identifier = 'thrice'
+    ), 3,
     'max_attempts is the task''s'
 );
 
@@ -78,7 +92,10 @@ select is_empty(
     'in input order'
 );
 select is(
-    (select count(*) from app_jobs.streams where task_identifier = 't'), 4::bigint,
+    (
+        select count(*) from app_jobs.streams
+        where task_identifier = 't'
+    ), 4::bigint,
     'in four slots, which are closed from the first'
 );
 select is((app_jobs.get_job('w')).payload::text, '1', 'the first one comes first');
@@ -87,7 +104,7 @@ delete from app_jobs.streams;
 select is(
     (select count(*) from app_jobs.add_jobs((
         select json_agg(json_build_object('identifier', 't', 'run_at', now() + n * interval '1 h'))
-        from generate_series(1, 1500) as g(n)
+        from generate_series(1, 1500) as g (n)
     ))),
     1500::bigint, '1500 specs, all for later'
 );
@@ -102,14 +119,16 @@ select is((app_jobs.tick()).next_due_at, now() + interval '1 h', 'which tick() k
 delete from app_jobs.jobs;
 delete from app_jobs.alarms;
 create temporary table keyed on commit drop as
-select i.id, i.n
+select
+    i.id,
+    i.n
 from app_jobs.add_jobs($$[
     {"identifier": "t", "payload": 1, "job_key": "k"},
     {"identifier": "t", "payload": 2},
     {"identifier": "t", "payload": 3, "job_key": "k"},
     {"identifier": "t", "payload": 4, "job_key": "k", "job_key_mode": "keep"},
     {"identifier": "t", "payload": 5, "\u006aob_key": "l"}
-]$$) with ordinality as i(id, n);
+]$$) with ordinality as i (id, n);
 select results_eq(
     'select j.key from keyed as k join app_jobs.jobs as j on j.id = k.id order by k.n',
     array['k', null, 'k', 'k', 'l'],
@@ -120,13 +139,19 @@ select results_eq(
     $$values ('3', 'k'), ('2', null), ('5', 'l')$$,
     'one job per key, replaced or kept'
 );
+select from app_jobs.add_jobs('[{"identifier": "t", "\u006aob_key": "m"}]');
+select isnt((app_jobs.find_job('m')).id, null, 'a key whose name is written in escapes');
 
 -- all or nothing: the element is named by its index
 delete from app_jobs.jobs;
-select pg_temp.refuses(
-    format('select app_jobs.add_jobs(json %L)', '[{"identifier": "t"}, ' || element || ', {"identifier": "t"}]'),
-    state, 'specs[1]: ' || message
-)
+select
+    pg_temp.refuses(
+        format(
+            'select app_jobs.add_jobs(json %L)',
+            '[{"identifier": "t"}, ' || element || ', {"identifier": "t"}]'
+        ),
+        state, 'specs[1]: ' || message
+    )
 from (
     values
     ('{}', '22004', 'identifier is null'),
@@ -136,7 +161,11 @@ from (
     ('{"identifier": "t", "queue_name": ""}', '22023', 'queue_name has 0 characters: ""'),
     ('{"identifier": "t", "max_attempts": 0}', '22023', 'max_attempts is 0'),
     ('{"identifier": "t", "retry_after": "-1 s"}', '22023', 'retry_after is -00:00:01'),
-    ('{"identifier": "t", "job_key": "k", "job_key_mode": "upsert"}', '22023', 'job_key_mode is "upsert"'),
+    (
+        '{"identifier": "t", "job_key": "k", "job_key_mode": "upsert"}',
+        '22023',
+        'job_key_mode is "upsert"'
+    ),
     ('{"identifier": "t", "job_key_mode": "upsert"}', '22023', 'job_key_mode is "upsert"'),
     ('{"identifier": "t", "queue": "q"}', '22023', 'unknown key "queue"'),
     ('{"identifier": "t", "queue": "q", "job_key": "k"}', '22023', 'unknown key "queue"'),
@@ -144,9 +173,17 @@ from (
     ('null', '22023', 'it is of type null'),
     ('[]', '22023', 'it is of type array'),
     ('{"identifier": "t", "db_id": "x"}', '22P02', 'invalid input syntax for type uuid: "x"'),
-    ('{"identifier": "t", "priority": "high"}', '22P02', 'invalid input syntax for type integer: "high"'),
-    ('{"identifier": "t", "run_at": "soon"}', '22007', 'invalid input syntax for type timestamp with time zone: "soon"')
-) as c(element, state, message);
+    (
+        '{"identifier": "t", "priority": "high"}',
+        '22P02',
+        'invalid input syntax for type integer: "high"'
+    ),
+    (
+        '{"identifier": "t", "run_at": "soon"}',
+        '22007',
+        'invalid input syntax for type timestamp with time zone: "soon"'
+    )
+) as c (element, state, message);
 select is_empty('select from app_jobs.jobs', 'nothing was added');
 select pg_temp.refuses(format('select app_jobs.add_jobs(%s)', arguments), state, message)
 from (
@@ -160,12 +197,14 @@ from (
     ('''t'', array[''1'']::json[], max_attempts => 0', '22023', 'max_attempts is 0'),
     ('''t'', array[''1'']::json[], queue_name => ''''', '22023', 'queue_name has 0 characters: ""'),
     ('''t'', array[''1'']::json[], retry_after => ''0''', '22023', 'retry_after is 00:00:00')
-) as c(arguments, state, message);
+) as c (arguments, state, message);
 
 -- who may call
 select is(pg_temp.callers('select app_jobs.add_jobs(json ''[]'')'), 'producer operator', 'specs');
 select is(
-    pg_temp.callers('select app_jobs.add_jobs(''t'', array[]::json[])'), 'producer operator', 'payloads'
+    pg_temp.callers('select app_jobs.add_jobs(''t'', array[]::json[])'),
+    'producer operator',
+    'payloads'
 );
 select is(pg_temp.callers('select app_jobs.check_spec(''{}'')'), '', 'internal');
 

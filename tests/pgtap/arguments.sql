@@ -3,7 +3,7 @@ begin;
 select no_plan();
 
 select lives_ok(format('select app_jobs.check_worker_id(%L)', id), 'a good worker id')
-from unnest(array['w', repeat('ü', 200)]) as w(id);
+from unnest(array['w', repeat('ü', 200)]) as w (id);
 select pg_temp.refuses('select app_jobs.check_worker_id(null)', '22004', 'worker_id is null');
 select pg_temp.refuses(
     'select app_jobs.check_worker_id('''')', '22023', 'worker_id has 0 characters: ""'
@@ -14,10 +14,11 @@ select pg_temp.refuses(
 );
 
 select lives_ok('select app_jobs.check_not_null(''a'', false, ''hint'')', 'not null passes');
-select pg_temp.refuses('select app_jobs.check_not_null(''a'', true, ''hint'')', '22004', 'a is null');
+select
+    pg_temp.refuses('select app_jobs.check_not_null(''a'', true, ''hint'')', '22004', 'a is null');
 
 select lives_ok(format('select app_jobs.check_length(''a'', %L, 3)', value), 'a good length')
-from unnest(array['x', 'äöü', null]) as v(value);
+from unnest(array['x', 'äöü', null]) as v (value);
 select pg_temp.refuses(
     'select app_jobs.check_length(''a'', '''', 3)', '22023', 'a has 0 characters: ""'
 );
@@ -26,9 +27,10 @@ select pg_temp.refuses(
 );
 
 select lives_ok(format('select app_jobs.check_positive(''a'', %L)', value), 'a positive interval')
-from unnest(array['1 microsecond', '1 month', null]) as v(value);
+from unnest(array['1 microsecond', '1 month', null]) as v (value);
 select pg_temp.refuses('select app_jobs.check_positive(''a'', ''0'')', '22023', 'a is 00:00:00');
-select pg_temp.refuses('select app_jobs.check_positive(''a'', ''-1 day'')', '22023', 'a is -1 days');
+select
+    pg_temp.refuses('select app_jobs.check_positive(''a'', ''-1 day'')', '22023', 'a is -1 days');
 
 select lives_ok(
     format(
@@ -38,9 +40,10 @@ select lives_ok(
     'a job at its limits'
 );
 select lives_ok('select app_jobs.check_job(''t'', null, null, null, null)', 'a plain job');
-select pg_temp.refuses(
-    format('select app_jobs.check_job(%s)', arguments), state, message
-)
+select
+    pg_temp.refuses(
+        format('select app_jobs.check_job(%s)', arguments), state, message
+    )
 from (
     values
     ('null, null, null, null, null', '22004', 'identifier is null'),
@@ -49,7 +52,7 @@ from (
     ('''t'', null, '''', null, null', '22023', 'queue_name has 0 characters: ""'),
     ('''t'', null, null, 0, null', '22023', 'max_attempts is 0'),
     ('''t'', null, null, null, ''0''', '22023', 'retry_after is 00:00:00')
-) as c(arguments, state, message);
+) as c (arguments, state, message);
 
 select finish();
 rollback;

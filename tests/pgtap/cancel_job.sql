@@ -9,16 +9,23 @@ select is((app_jobs.cancel_job('k')).id, null, 'no live job has the key');
 -- waiting
 select from app_jobs.add_job(identifier => 't', job_key => 'k', payload => '{"a":  1}');
 select from app_jobs.add_job(:tenant, 't', job_key => 'k');
-select is((app_jobs.cancel_job('k', reason => 'enough')).payload::text, '{"a":  1}', 'a waiting job, as it was');
+select
+    is(
+        (app_jobs.cancel_job('k', reason => 'enough')).payload::text,
+        '{"a":  1}',
+        'a waiting job, as it was'
+    );
 select row_eq(
     $$select state, last_error, payload::text, attempts, finished_by, started_at from app_jobs.finished_jobs$$,
     row('cancelled'::text, 'enough'::text, '{"a":  1}'::text, 0, null::text, null::timestamptz),
     'it is cancelled, with the reason'
 );
-select isnt((app_jobs.find_job('k', :tenant)).id, null, 'another tenant''s job under this key stays');
+select
+    isnt((app_jobs.find_job('k', :tenant)).id, null, 'another tenant''s job under this key stays');
 select is((app_jobs.cancel_job('k', :tenant)).key, 'k', 'until it is cancelled');
 select results_eq(
-    'select last_error from app_jobs.finished_jobs where database_id is not null', array['cancelled'],
+    'select last_error from app_jobs.finished_jobs where database_id is not null',
+    array['cancelled'],
     'a reason is not required'
 );
 select is_empty('select from app_jobs.jobs', 'both are gone');
@@ -32,20 +39,27 @@ select from app_jobs.get_jobs('w', job_limit => 2);
 select is((app_jobs.cancel_job('parked')).line, ':q', 'a parked job');
 
 -- running: marked; let_go.sql shows what becomes of it
-select is((app_jobs.cancel_job('first', reason => 'stop')).cancel_reason, 'stop', 'a running job is marked');
+select
+    is(
+        (app_jobs.cancel_job('first', reason => 'stop')).cancel_reason,
+        'stop',
+        'a running job is marked'
+    );
 select is((app_jobs.find_job('first')).locked_by, 'w', 'and runs on');
 select is_empty('select app_jobs.heartbeat(''w'')', 'its worker''s heartbeat leaves it out');
 
 -- processing: cancelled at once, and its queue moves on
 select from app_jobs.add_job(identifier => 't', job_key => 'next', queue_name => 'q');
 select from app_jobs.get_job('w2');
-update app_jobs.jobs set lease_expires_at = null, cancel_reason = null where key = 'first';
+update app_jobs.jobs set lease_expires_at = null, cancel_reason = null
+where key = 'first';
 select is((app_jobs.cancel_job('first')).key, 'first', 'a processing job');
 select is((app_jobs.find_job('first')).id, null, 'is gone');
 select is((app_jobs.get_job('w2')).key, 'next', 'and the next one of its queue is ready');
 
 select pg_temp.refuses('select app_jobs.cancel_job(null)', '22004', 'job_key is null');
-select is(pg_temp.callers('select app_jobs.cancel_job(''k'')'), 'producer operator', 'who may cancel');
+select
+    is(pg_temp.callers('select app_jobs.cancel_job(''k'')'), 'producer operator', 'who may cancel');
 
 select finish();
 rollback;

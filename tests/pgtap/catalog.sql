@@ -5,8 +5,13 @@ select no_plan();
 
 create temporary view functions as
 select
-    p.oid, p.proname as name, p.prosrc as body, p.provolatile as volatility, p.prosecdef as is_definer,
-    p.proisstrict as is_strict, l.lanname as language,
+    p.oid,
+    p.proname as name,
+    p.prosrc as body,
+    p.provolatile as volatility,
+    p.prosecdef as is_definer,
+    p.proisstrict as is_strict,
+    l.lanname as language,
     format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) as signature,
     p.prorettype = 'trigger'::regtype as is_trigger,
     coalesce(p.proconfig, '{}') as settings,
@@ -16,47 +21,72 @@ select
             select a.grantee::regrole::text
             from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
             where a.grantee <> p.proowner
-        ) as g(role)
+        ) as g (role)
     ), '') as callers
 from pg_proc as p
-inner join pg_language as l on l.oid = p.prolang
+inner join pg_language as l on p.prolang = l.oid
 where p.pronamespace = 'app_jobs'::regnamespace;
 
 create temporary view relations as
-select c.oid, c.relname as name, c.relkind as kind, c.relacl as acl, c.relowner as owner
+select
+    c.oid,
+    c.relname as name,
+    c.relkind as kind,
+    c.relacl as acl,
+    c.relowner as owner
 from pg_class as c
-where c.relnamespace = 'app_jobs'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'S')
-and not exists (
+where
+    c.relnamespace = 'app_jobs'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'S')
+    and not exists (
     -- the sequence of an identity column is part of its table
-    select from pg_depend as d where d.objid = c.oid and d.deptype = 'i' and c.relkind = 'S'
-);
+        select from pg_depend as d
+        where d.objid = c.oid and d.deptype = 'i' and c.relkind = 'S'
+    );
 
 create temporary view grants as
-select r.name::text as object, a.grantee::regrole::text as role, a.privilege_type as privilege
+select
+    r.name::text as object,
+    a.grantee::regrole::text as role,
+    a.privilege_type as privilege
 from relations as r
-cross join aclexplode(coalesce(r.acl, acldefault(case r.kind when 'S' then 's'::"char" else 'r' end, r.owner))) as a
+cross join
+    aclexplode(
+        coalesce(r.acl, acldefault(case r.kind when 'S' then 's'::char else 'r' end, r.owner))
+    ) as a
 where a.grantee <> r.owner
 union all
-select format('%s.%s', r.name, t.attname), a.grantee::regrole::text, a.privilege_type
+select
+    format('%s.%s', r.name, t.attname),
+    a.grantee::regrole::text,
+    a.privilege_type
 from relations as r
-inner join pg_attribute as t on t.attrelid = r.oid
+inner join pg_attribute as t on r.oid = t.attrelid
 cross join aclexplode(t.attacl) as a
 union all
-select t.typname, a.grantee::regrole::text, a.privilege_type
+select
+    t.typname,
+    a.grantee::regrole::text,
+    a.privilege_type
 from pg_type as t
 cross join aclexplode(coalesce(t.typacl, acldefault('T', t.typowner))) as a
-left join pg_class as c on c.oid = t.typrelid
+left join pg_class as c on t.typrelid = c.oid
 where
     t.typnamespace = 'app_jobs'::regnamespace
     and (t.typtype in ('d', 'e', 'r') or c.relkind = 'c')
     and a.grantee <> t.typowner
 union all
-select f.signature, r.role, 'EXECUTE'
+select
+    f.signature,
+    r.role,
+    'EXECUTE'
 from functions as f
-cross join unnest(string_to_array(f.callers, ' ')) as r(role);
+cross join unnest(string_to_array(f.callers, ' ')) as r (role);
 
 -- comments: \df+ and \d+ are the manual
-select isnt(obj_description('app_jobs'::regnamespace, 'pg_namespace'), null, 'the schema is commented');
+select
+    isnt(
+        obj_description('app_jobs'::regnamespace, 'pg_namespace'), null, 'the schema is commented'
+    );
 select is_empty(
     $$select r.rolname from pg_roles as r
     where r.rolname like 'app\_jobs\_%' and shobj_description(r.oid, 'pg_authid') is null$$,
@@ -92,7 +122,8 @@ select is_empty(
     'and types'
 );
 select is_empty(
-    $$select f.signature from functions as f where obj_description(f.oid, 'pg_proc') is null$$, 'and functions'
+    $$select f.signature from functions as f where obj_description(f.oid, 'pg_proc') is null$$,
+    'and functions'
 );
 select is_empty(
     $$select f.signature, a.name
@@ -105,7 +136,7 @@ select is_empty(
     'whose comments name each argument'
 );
 select is_empty(
-    $$select f.signature from functions as f where obj_description(f.oid, 'pg_proc') !~ '\mRoles: .+\.$'$$,
+    $$select f.signature from functions as f where obj_description(f.oid, 'pg_proc') !~ '\mRoles:\s.+\.$'$$,
     'and end with the roles that may call them'
 );
 
@@ -201,9 +232,14 @@ select set_eq(
 );
 
 -- bodies
-select is_empty($$select f.signature from functions as f where f.is_strict$$, 'a null argument never vanishes');
+select
+    is_empty(
+        $$select f.signature from functions as f where f.is_strict$$,
+        'a null argument never vanishes'
+    );
 select is_empty(
-    $$select f.signature from functions as f where f.body ~* 'when\s+others'$$, 'no error is swallowed'
+    $$select f.signature from functions as f where f.body ~* 'when\s+others'$$,
+    'no error is swallowed'
 );
 select is_empty(
     $$select f.signature, s.code
@@ -258,8 +294,12 @@ select is_empty(
 
 -- what plpgsql_check finds; where it is not available the other server has it
 select
-    exists (select from pg_extension where extname = 'plpgsql_check') as can_check,
-    current_setting('server_version_num')::integer / 10000 = 15 as must_check \gset
+    exists(
+        select from pg_extension
+        where extname = 'plpgsql_check'
+    ) as can_check,
+    current_setting('server_version_num')::integer / 10000 = 15 as must_check
+\gset
 select ok(:'can_check' or not :'must_check', 'plpgsql_check is installed on PostgreSQL 15');
 \if :can_check
 create temporary table checked (id integer, tenant uuid);

@@ -2,7 +2,9 @@ begin;
 \ir include/helpers.sql
 select no_plan();
 
-create function pg_temp.claim(worker text default 'w', job_key text default 'k', task text default 't')
+create function pg_temp.claim(
+    worker text default 'w', job_key text default 'k', task text default 't'
+)
 returns bigint
 language plpgsql
 as $$
@@ -24,13 +26,26 @@ select is_empty('select from app_jobs.job_errors', 'nothing is noted');
 select row_eq(
     format('select id, attempts, lease, last_error, locked_by, locked_at, lease_expires_at, line
     from app_jobs.fail_job(''w'', %s, ''no such host'', 1, detail => ''line 7'')', :id),
-    row(:id::bigint, 1, 1, 'no such host'::text, null::text, null::timestamptz, null::timestamptz, null::text),
+    row(
+        :id::bigint,
+        1,
+        1,
+        'no such host'::text,
+        null::text,
+        null::timestamptz,
+        null::timestamptz,
+        null::text
+    ),
     'a failed attempt: the job waits'
 );
-select ok(
-    run_at - now() between make_interval(secs => exp(1) - 1) and make_interval(secs => exp(1) * 1.1 + 1),
-    'about exp(1) seconds'
-)
+select
+    ok(
+        run_at
+        - now() between make_interval(secs => exp(1) - 1) and make_interval(
+            secs => exp(1) * 1.1 + 1
+        ),
+        'about exp(1) seconds'
+    )
 from app_jobs.jobs;
 select row_eq(
     'select job_id, lease, attempt, worker_id, error_message, detail from app_jobs.job_errors',
@@ -41,9 +56,11 @@ select is((app_jobs.fail_job('w', :id, 'no')).id, null, 'a second time: a row of
 
 -- the delay: the argument, the task's backoff
 select from pg_temp.claim();
-select ok(
-    run_at between now() + interval '1 day' and clock_timestamp() + interval '1 day', 'retry_in, exactly'
-)
+select
+    ok(
+        run_at between now() + interval '1 day' and clock_timestamp() + interval '1 day',
+        'retry_in, exactly'
+    )
 from app_jobs.fail_job('w', :id, retry_in => '1 day');
 select is((app_jobs.find_job('k')).last_error, null, 'a failure without a message');
 select from pg_temp.claim();
@@ -52,7 +69,8 @@ insert into app_jobs.tasks (task_identifier, backoff)
 values ('t', '{"type": "linear", "base": "1 h", "jitter": 0}');
 select from pg_temp.claim();
 select is(
-    date_trunc('minute', (app_jobs.fail_job('w', :id)).run_at - now() + interval '1 s'), interval '4 h',
+    date_trunc('minute', (app_jobs.fail_job('w', :id)).run_at - now() + interval '1 s'),
+    interval '4 h',
     'the task''s backoff, at the fourth attempt'
 );
 select is((select count(*) from app_jobs.job_errors), 4::bigint, 'a row for each failed attempt');
@@ -61,7 +79,10 @@ select is((select count(*) from app_jobs.job_errors), 4::bigint, 'a row for each
 update app_jobs.jobs set max_attempts = 5;
 select from pg_temp.claim();
 select row_eq(
-    format('select id, attempts, last_error, locked_by from app_jobs.fail_job(''w'', %s, ''the end'')', :id),
+    format(
+        'select id, attempts, last_error, locked_by from app_jobs.fail_job(''w'', %s, ''the end'')',
+        :id
+    ),
     row(:id::bigint, 5, 'the end'::text, 'w'::text),
     'the last attempt: the job as it was, with its error'
 );
@@ -72,19 +93,39 @@ select row_eq(
 select is((select count(*) from app_jobs.job_errors), 5::bigint, 'whose errors are kept');
 select is((app_jobs.find_job('k')).id, null, 'its key is free');
 select pg_temp.claim(job_key => 'bad') as id \gset
-select is((app_jobs.fail_job('w', :id, 'hopeless', permanent => true)).id, :id::bigint, 'permanent: no other attempt');
+select
+    is(
+        (app_jobs.fail_job('w', :id, 'hopeless', permanent => true)).id,
+        :id::bigint,
+        'permanent: no other attempt'
+    );
 select results_eq(
     $$select state, attempts from app_jobs.finished_jobs where key = 'bad'$$,
     $$values ('failed', 1)$$, 'it failed at its first'
 );
 
 -- several
-select pg_temp.claim(job_key => '1') as one, pg_temp.claim(job_key => '2') as two,
-    pg_temp.claim(job_key => '3') as three, pg_temp.claim('other', '4') as four \gset
+select
+    pg_temp.claim(job_key => '1') as one,
+    pg_temp.claim(job_key => '2') as two,
+    pg_temp.claim(job_key => '3') as three,
+    pg_temp.claim('other', '4') as four
+\gset
 select set_eq(
     format(
         'select app_jobs.fail_jobs(''w'', %L)', json_build_array(
-            json_build_object('job_id', :one, 'error_message', 'one', 'lease', 1, 'retry_in', '1 h', 'detail', 'more'),
+            json_build_object(
+                'job_id',
+                :one,
+                'error_message',
+                'one',
+                'lease',
+                1,
+                'retry_in',
+                '1 h',
+                'detail',
+                'more'
+            ),
             json_build_object('job_id', :two, 'permanent', true),
             json_build_object('job_id', :three, 'lease', 2),
             json_build_object('job_id', :four)
@@ -116,7 +157,11 @@ from (
     ('fail_jobs(null, ''[]'')', '22004', 'worker_id is null'),
     ('fail_jobs(''w'', null)', '22004', 'failures is null'),
     ('fail_jobs(''w'', ''{}'')', '22023', 'failures is of type object'),
-    ('fail_jobs(''w'', ''[{"job_id": 1}, {"job": 2}]'')', '22023', 'failures has an unknown key: "job"'),
+    (
+        'fail_jobs(''w'', ''[{"job_id": 1}, {"job": 2}]'')',
+        '22023',
+        'failures has an unknown key: "job"'
+    ),
     (
         'fail_jobs(''w'', ''[{"job_id": 1}, {"error_message": "no"}]'')', '22023',
         'failures[1] is {"error_message": "no"}'
@@ -125,7 +170,7 @@ from (
         'fail_jobs(''w'', ''[{"job_id": 1, "retry_in": "-1 s"}]'')', '22023',
         'failures[0] is {"job_id": 1, "retry_in": "-1 s"}'
     )
-) as c(call, state, message);
+) as c (call, state, message);
 select throws_ok(
     'select app_jobs.fail_job(''w'', 1, retry_in => ''-1 s'')', '22023', null, 'a negative retry_in'
 );
@@ -135,7 +180,12 @@ select throws_ok(
 
 -- who may call
 select is(pg_temp.callers('select app_jobs.fail_job(''w'', 1)'), 'worker operator', 'who may fail');
-select is(pg_temp.callers('select app_jobs.fail_jobs(''w'', ''[]'')'), 'worker operator', 'several, too');
+select
+    is(
+        pg_temp.callers('select app_jobs.fail_jobs(''w'', ''[]'')'),
+        'worker operator',
+        'several, too'
+    );
 
 select finish();
 rollback;

@@ -2,16 +2,17 @@ begin;
 \ir include/helpers.sql
 select no_plan();
 
-select lives_ok(
-    format(
-        'insert into app_jobs.finished_jobs (id, task_identifier, payload, attributes, priority, run_at, attempts,
+select
+    lives_ok(
+        format(
+            'insert into app_jobs.finished_jobs (id, task_identifier, payload, attributes, priority, run_at, attempts,
             max_attempts, lease, created_at, state, keep_until)
         values (%s, ''t'', ''{}'', ''{}'', 0, now(), 1, 1, 1, now(), %L, now())',
-        n, state
-    ),
-    state
-)
-from unnest(array['completed', 'failed', 'cancelled']) with ordinality as s(state, n);
+            n, state
+        ),
+        state
+    )
+from unnest(array['completed', 'failed', 'cancelled']) with ordinality as s (state, n);
 select throws_ok(
     $$update app_jobs.finished_jobs set state = 'gone'$$, '23514', null, 'a state is one of three'
 );

@@ -49,6 +49,7 @@ select set_eq(
 select is(pg_temp.left_of('plain'), interval '30 min', 'renewed by job_expiry');
 select is(pg_temp.left_of('own'), interval '10 min', 'the job''s own goes first');
 select is(pg_temp.left_of('task''s'), interval '1 min', 'not asked for, not renewed');
+select is(pg_temp.left_of('foreign'), interval '1 min', 'asked for, but not its own: not renewed');
 select lives_ok('select app_jobs.heartbeat(''w'')', 'the next one');
 select is(pg_temp.left_of('plain'), interval '30 min', 'renews by as much');
 
@@ -78,14 +79,20 @@ begin
     perform app_jobs.close_slot(-1);
 end;
 $$;
-select set_has('select app_jobs.heartbeat(''other'')', 'select (app_jobs.find_job(''foreign'')).id', 'in a closed slot');
+select
+    set_has(
+        'select app_jobs.heartbeat(''other'')',
+        'select (app_jobs.find_job(''foreign'')).id',
+        'in a closed slot'
+    );
 
 -- the worker is known by its heartbeat
 select row_eq(
     $$select worker_id, idle, running from app_jobs.workers where worker_id = 'other'$$,
     row('other'::text, false, 2), 'who beats is known'
 );
-update app_jobs.workers set last_seen_at = '2000-01-01', idle = true where worker_id = 'other';
+update app_jobs.workers set last_seen_at = '2000-01-01', idle = true
+where worker_id = 'other';
 select lives_ok('select app_jobs.heartbeat(''other'')', 'the next one');
 select row_eq(
     $$select idle, last_seen_at > '2001-01-01' from app_jobs.workers where worker_id = 'other'$$,
@@ -99,7 +106,7 @@ from (
     ('heartbeat(null)', '22004', 'worker_id is null'),
     ('heartbeat('''')', '22023', 'worker_id has 0 characters: ""'),
     ('heartbeat(''w'', job_expiry => ''0'')', '22023', 'job_expiry is 00:00:00')
-) as c(call, state, message);
+) as c (call, state, message);
 select is(pg_temp.callers('select app_jobs.heartbeat(''w'')'), 'worker operator', 'who may renew');
 select is(pg_temp.callers('select app_jobs.held_by(''w'')'), '', 'internal');
 

@@ -10,7 +10,9 @@ select from app_jobs.add_job(identifier => 't', queue_name => 'q');
 select from app_jobs.add_job(:tenant, 't', queue_name => 'q');
 select from app_jobs.add_job(identifier => 't');
 select from app_jobs.get_job('w', job_expiry => '1 h');
-insert into app_jobs.queue_settings (line, queue_name, max_running, paused) values (':idle', 'idle', 7, true);
+insert into app_jobs.queue_settings (line, queue_name, max_running, paused) values (
+    ':idle', 'idle', 7, true
+);
 select results_eq(
     $$select database_id::text, queue_name, job_count, locked_by, locked_at is not null, max_running, paused
     from app_jobs.job_queues order by database_id nulls first, queue_name$$,
@@ -24,11 +26,15 @@ select throws_ok(
     $$insert into app_jobs.queue_settings (line, queue_name) values (':q', 'p')$$, '23514', null,
     'a line is its queue''s own'
 );
-select throws_ok(
-    format('insert into app_jobs.queue_settings (line, queue_name, max_running) values ('':q'', ''q'', %s)', n),
-    '23514', null, format('max_running %s is refused', n)
-)
-from unnest(array[0, 10001]) as m(n);
+select
+    throws_ok(
+        format(
+            'insert into app_jobs.queue_settings (line, queue_name, max_running) values ('':q'', ''q'', %s)',
+            n
+        ),
+        '23514', null, format('max_running %s is refused', n)
+    )
+from unnest(array[0, 10001]) as m (n);
 
 select finish();
 rollback;

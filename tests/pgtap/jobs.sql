@@ -11,7 +11,14 @@ select is(
     ),
     array[
         'id', 'database_id', 'queue_name', 'task_identifier', 'payload', 'attributes', 'priority',
-        'run_at', 'attempts', 'max_attempts', 'lease', 'key', 'last_error', 'retry_after', 'locked_by',
+        'run_at',
+        'attempts',
+        'max_attempts',
+        'lease',
+        'key',
+        'last_error',
+        'retry_after',
+        'locked_by',
         'locked_at', 'lease_expires_at', 'created_at', 'updated_at'
     ],
     'the contract''s columns come first, in its order'
@@ -24,10 +31,13 @@ select row_eq(
 );
 
 -- what cannot be stored
-select throws_ok(
-    format('insert into app_jobs.jobs (slot, task_identifier, %s) values (1, %s)', columns, given),
-    '23514', null, format('(%s) = (%s) is refused', columns, left(given, 60))
-)
+select
+    throws_ok(
+        format(
+            'insert into app_jobs.jobs (slot, task_identifier, %s) values (1, %s)', columns, given
+        ),
+        '23514', null, format('(%s) = (%s) is refused', columns, left(given, 60))
+    )
 from (
     values
     ('key', ''''', ''k'''),
@@ -45,31 +55,38 @@ from (
     ('queue_name, seat', '''t'', ''q'', 1'),
     ('locked_by, locked_at, seat', '''t'', ''w'', now(), 1'),
     ('locked_by, locked_at, queue_name, seat', '''t'', ''w'', now(), ''q'', 0')
-) as c(columns, given);
+) as c (columns, given);
 
 -- one live job per tenant and key; one running job per seat of a queue in each slot
 insert into app_jobs.jobs (slot, task_identifier, database_id, key) values
 (1, 't', null, 'k'),
 (1, 't', '00000000-0000-0000-0000-00000000000a', 'k'),
 (1, 't', '00000000-0000-0000-0000-00000000000b', 'k');
-select throws_ok(
-    format('insert into app_jobs.jobs (slot, task_identifier, database_id, key) values (1, ''t'', %L, ''k'')', id),
-    '23505', null, format('a key twice, tenant %s', id)
-)
-from unnest(array[null, '00000000-0000-0000-0000-00000000000a']::uuid[]) as t(id);
-insert into app_jobs.jobs (slot, task_identifier, database_id, queue_name, locked_by, locked_at, seat) values
+select
+    throws_ok(
+        format(
+            'insert into app_jobs.jobs (slot, task_identifier, database_id, key) values (1, ''t'', %L, ''k'')',
+            id
+        ),
+        '23505', null, format('a key twice, tenant %s', id)
+    )
+from unnest(array[null, '00000000-0000-0000-0000-00000000000a']::uuid[]) as t (id);
+insert into app_jobs.jobs (
+    slot, task_identifier, database_id, queue_name, locked_by, locked_at, seat
+) values
 (1, 't', null, 'q', 'w', now(), 1),
 (1, 't', null, 'q', 'w', now(), 2),
 (1, 't', '00000000-0000-0000-0000-00000000000a', 'q', 'w', now(), 1);
-select throws_ok(
-    format(
-        'insert into app_jobs.jobs (slot, task_identifier, database_id, queue_name, locked_by, locked_at, seat)
+select
+    throws_ok(
+        format(
+            'insert into app_jobs.jobs (slot, task_identifier, database_id, queue_name, locked_by, locked_at, seat)
         values (1, ''t'', %L, ''q'', ''w'', now(), 1)',
-        id
-    ),
-    '23505', null, format('a seat twice, tenant %s', id)
-)
-from unnest(array[null, '00000000-0000-0000-0000-00000000000a']::uuid[]) as t(id);
+            id
+        ),
+        '23505', null, format('a seat twice, tenant %s', id)
+    )
+from unnest(array[null, '00000000-0000-0000-0000-00000000000a']::uuid[]) as t (id);
 
 -- a queue's line
 select is(app_jobs.queue_line(null, 'q'), ':q', 'without tenant');

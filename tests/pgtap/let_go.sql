@@ -87,7 +87,7 @@ from (
     ('expire', 'superseded', 'failed 1 lease expired w [1 1 lease expired]'),
     ('snooze', 'superseded', 'scheduled 0'),
     ('release', 'superseded', 'ready 0')
-) as c(how, prepared, outcome);
+) as c (how, prepared, outcome);
 select is(pg_temp.outcome(how, null, 1), outcome, 'the last attempt: ' || how)
 from (
     values
@@ -96,22 +96,31 @@ from (
     ('expire', 'failed 1 lease expired w [1 1 lease expired]'),
     ('snooze', 'scheduled 0'),
     ('release', 'ready 0')
-) as c(how, outcome);
+) as c (how, outcome);
 
 -- what is kept of a failure is the task's keep_failed
 insert into app_jobs.tasks (task_identifier, keep_failed) values ('t', '0');
 select is(pg_temp.outcome('fail', null, 1), 'gone', 'nothing is kept, nor are its errors');
 update app_jobs.tasks set keep_failed = '2 days';
 select is(pg_temp.outcome('fail', null, 1), 'failed 1 no w [1 1 no]', 'kept');
-select ok(
-    keep_until - finished_at between interval '1 day 23:59:59' and interval '2 days', 'for two days'
-)
+select
+    ok(
+        keep_until - finished_at between interval '1 day 23:59:59' and interval '2 days',
+        'for two days'
+    )
 from app_jobs.finished_jobs;
 delete from app_jobs.tasks;
-select is(pg_temp.outcome('fail', null, 1), 'failed 1 no w [1 1 no]', 'without a row of tasks it is kept');
-select ok(
-    keep_until - finished_at between interval '29 days 23:59:59' and interval '30 days', 'for thirty days'
-)
+select
+    is(
+        pg_temp.outcome('fail', null, 1),
+        'failed 1 no w [1 1 no]',
+        'without a row of tasks it is kept'
+    );
+select
+    ok(
+        keep_until - finished_at between interval '29 days 23:59:59' and interval '30 days',
+        'for thirty days'
+    )
 from app_jobs.finished_jobs;
 
 -- the fence of a job never goes back

@@ -6,40 +6,45 @@ select no_plan();
 create temporary table expected on commit drop as
 select i.id
 from app_jobs.add_jobs((
-    select json_agg(json_build_object(
-        'identifier', (array['a', 'b', 'c'])[1 + n % 3],
-        'priority', n * 7 % 11,
-        'run_at', timestamptz '2020-01-01' + n * 13 % 17 * interval '1 min'
-    ))
-    from generate_series(1, 2500) as g(n)
-)) as i(id);
+    select
+        json_agg(json_build_object(
+            'identifier', (array['a', 'b', 'c'])[1 + n % 3],
+            'priority', n * 7 % 11,
+            'run_at', timestamptz '2020-01-01' + n * 13 % 17 * interval '1 min'
+        ))
+    from generate_series(1, 2500) as g (n)
+)) as i (id);
 insert into expected
 select i.id
 from app_jobs.add_jobs((
-    select json_agg(json_build_object(
-        'identifier', (array['a', 'b', 'c'])[1 + n % 3],
-        'priority', n * 5 % 13,
-        'run_at', timestamptz '2020-01-01' + n * 11 % 19 * interval '1 min'
-    ))
-    from generate_series(1, 300) as g(n)
-)) as i(id);
+    select
+        json_agg(json_build_object(
+            'identifier', (array['a', 'b', 'c'])[1 + n % 3],
+            'priority', n * 5 % 13,
+            'run_at', timestamptz '2020-01-01' + n * 11 % 19 * interval '1 min'
+        ))
+    from generate_series(1, 300) as g (n)
+)) as i (id);
 select is(
-    (select count(distinct j.slot) from app_jobs.jobs as j), 4::bigint, 'the jobs stand in four slots'
+    (select count(distinct j.slot) from app_jobs.jobs as j),
+    4::bigint,
+    'the jobs stand in four slots'
 );
 select is(
     (select count(*) from app_jobs.streams), 9::bigint, 'closed ones have a stream for each task'
 );
 
-select results_eq(
-    format('select id from app_jobs.look('''', %L, %L, %s, null)', tasks, paused, wanted),
-    format(
-        'select * from (select j.id from app_jobs.jobs as j
+select
+    results_eq(
+        format('select id from app_jobs.look('''', %L, %L, %s, null)', tasks, paused, wanted),
+        format(
+            'select * from (select j.id from app_jobs.jobs as j
         where (%1$L is null or j.task_identifier = any(%1$L)) and j.task_identifier <> all(%2$L)
         order by j.priority, j.run_at, j.id) as o limit %3$s',
-        tasks, paused, wanted
-    ),
-    format('the first %s of %s but %s', wanted, tasks, paused)
-)
+            tasks, paused, wanted
+        ),
+        format('the first %s of %s but %s', wanted, tasks, paused)
+    )
 from (
     values
     (null::text[], '{}'::text[], 1),
@@ -51,7 +56,7 @@ from (
     ('{a,c}', '{}', 400),
     ('{a,c}', '{c}', 400),
     ('{nobody}', '{}', 10)
-) as l(tasks, paused, wanted);
+) as l (tasks, paused, wanted);
 
 -- behind a place
 select results_eq(
@@ -73,7 +78,10 @@ update app_jobs.streams set priority = -1
 where slot = (select min(s.slot) from app_jobs.streams as s);
 select is(
     (select l.id from app_jobs.look('', null, '{}', 1, null) as l),
-    (select j.id from app_jobs.jobs as j order by j.priority, j.run_at, j.id limit 1),
+    (
+        select j.id from app_jobs.jobs as j
+        order by j.priority, j.run_at, j.id limit 1
+    ),
     'the first job is found where bounds are too low'
 );
 do $$

@@ -32,11 +32,22 @@ select results_eq(
     $$select j.key from app_jobs.get_jobs('w2', job_limit => 9) as j$$, array['a', 'b', 'c'],
     'another worker gets them'
 );
-select is((app_jobs.complete_job('w', (app_jobs.find_job('a')).id)).id, null, 'the first one no longer can');
+select
+    is(
+        (app_jobs.complete_job('w', (app_jobs.find_job('a')).id)).id,
+        null,
+        'the first one no longer can'
+    );
 
 select pg_temp.refuses('select app_jobs.release_jobs(null)', '22004', 'worker_id is null');
-select pg_temp.refuses('select app_jobs.release_jobs('''')', '22023', 'worker_id has 0 characters: ""');
-select is(pg_temp.callers('select app_jobs.release_jobs(''w'')'), 'worker operator', 'who may release');
+select
+    pg_temp.refuses(
+        'select app_jobs.release_jobs('''')', '22023', 'worker_id has 0 characters: ""'
+    );
+select
+    is(
+        pg_temp.callers('select app_jobs.release_jobs(''w'')'), 'worker operator', 'who may release'
+    );
 
 select finish();
 rollback;

@@ -36,7 +36,9 @@ insert into app_jobs.jobs (slot, task_identifier, line, priority, run_at) values
 (0, 'b', ':q', 8, '2020-01-04');
 insert into app_jobs.jobs (slot, task_identifier, run_at) values
 (0, 'a', '2120-01-02'), (0, 'b', '2120-01-01');
-insert into app_jobs.jobs (slot, task_identifier, locked_by, locked_at, lease_expires_at, queue_name, seat) values
+insert into app_jobs.jobs (
+    slot, task_identifier, locked_by, locked_at, lease_expires_at, queue_name, seat
+) values
 (0, 'a', 'w', now(), '2121-01-02', 'q', 1), (0, 'a', 'w', now(), '2121-01-01', null, null);
 insert into app_jobs.streams values (0, '', 'stale', 0, now(), 0);
 insert into app_jobs.alarms values (0, 'run', now());
@@ -72,7 +74,10 @@ begin
 end;
 $$;
 select is(
-    (select count(*) from app_jobs.open_slots where opened_by = pg_current_xact_id()), 1::bigint,
+    (
+        select count(*) from app_jobs.open_slots
+        where opened_by = pg_current_xact_id()
+    ), 1::bigint,
     'after a thousand arrivals one is opened, once'
 );
 select isnt_empty(

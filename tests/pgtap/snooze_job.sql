@@ -31,8 +31,13 @@ from (
     ('snooze_job(''w'', null, ''1 s'')', '22004', 'job_id is null'),
     ('snooze_job(''w'', 1, null)', '22004', 'delay is null'),
     ('snooze_job(''w'', 1, ''-1 s'')', '22023', 'delay is -00:00:01')
-) as c(call, state, message);
-select is(pg_temp.callers('select app_jobs.snooze_job(''w'', 1, ''1 s'')'), 'worker operator', 'who may snooze');
+) as c (call, state, message);
+select
+    is(
+        pg_temp.callers('select app_jobs.snooze_job(''w'', 1, ''1 s'')'),
+        'worker operator',
+        'who may snooze'
+    );
 
 select finish();
 rollback;

@@ -11,15 +11,19 @@ select row_eq(
 );
 
 -- delays
-select is(
-    extract(epoch from app_jobs.backoff_delay(null, attempts))::numeric(12, 3),
-    exp(least(attempts, 10))::numeric(12, 3),
-    format('no backoff: attempt %s', attempts)
-)
-from unnest(array[1, 2, 10, 11, 1000]) as a(attempts);
-select is(
-    app_jobs.backoff_delay(backoff::json, attempts), delay, format('%s: attempt %s', backoff, attempts)
-)
+select
+    is(
+        extract(epoch from app_jobs.backoff_delay(null, attempts))::numeric(12, 3),
+        exp(least(attempts, 10))::numeric(12, 3),
+        format('no backoff: attempt %s', attempts)
+    )
+from unnest(array[1, 2, 10, 11, 1000]) as a (attempts);
+select
+    is(
+        app_jobs.backoff_delay(backoff::json, attempts),
+        delay,
+        format('%s: attempt %s', backoff, attempts)
+    )
 from (
     values
     ('{}', 1, interval '1 s'),
@@ -30,41 +34,49 @@ from (
     ('{"type": "linear", "base": "10 s", "cap": "25 s"}', 3, interval '25 s'),
     ('{"type": "constant", "base": "10 s"}', 9, interval '10 s'),
     ('{"type": "exponential", "cap": "1 min"}', 7, interval '1 min')
-) as c(backoff, attempts, delay);
+) as c (backoff, attempts, delay);
 
 -- jitter
 insert into app_jobs.tasks (task_identifier, backoff) values
 ('exact', '{"type": "constant", "base": "10 s", "jitter": 0}'),
 ('vague', '{"type": "constant", "base": "10 s", "jitter": 0.5}');
 create temporary table delays on commit drop as
-select t.task, app_jobs.retry_delay(t.task, 1) as delay
-from unnest(array['exact', 'vague', 'unknown']) as t(task)
+select
+    t.task,
+    app_jobs.retry_delay(t.task, 1) as delay
+from unnest(array['exact', 'vague', 'unknown']) as t (task)
 cross join generate_series(1, 200);
 select is(
-    array(select distinct delay from delays where task = 'exact'),
+    array(
+        select distinct delay from delays
+        where task = 'exact'
+    ),
     array[interval '10 s'],
     'no jitter: the delay itself'
 );
-select ok(
-    min(delay) between low and low * 1.1 and max(delay) between low * 1.3 and low * 1.5,
-    'jitter 0.5: up to half as much more'
-)
-from delays cross join (select interval '10 s') as l(low)
+select
+    ok(
+        min(delay) between low and low * 1.1 and max(delay) between low * 1.3 and low * 1.5,
+        'jitter 0.5: up to half as much more'
+    )
+from delays cross join (select interval '10 s') as l (low)
 where task = 'vague'
 group by low;
-select ok(
-    min(delay) >= low and max(delay) <= low * 1.1 and count(distinct delay) > 100,
-    'a task without a row: exp(1) seconds and up to 10 % more'
-)
-from delays cross join (select make_interval(secs => exp(1))) as l(low)
+select
+    ok(
+        min(delay) >= low and max(delay) <= low * 1.1 and count(distinct delay) > 100,
+        'a task without a row: exp(1) seconds and up to 10 % more'
+    )
+from delays cross join (select make_interval(secs => exp(1))) as l (low)
 where task = 'unknown'
 group by low;
 
 -- what cannot be stored
-select pg_temp.refuses(
-    format('insert into app_jobs.tasks (task_identifier, backoff) values (''t'', %L)', backoff),
-    '22023', message
-)
+select
+    pg_temp.refuses(
+        format('insert into app_jobs.tasks (task_identifier, backoff) values (''t'', %L)', backoff),
+        '22023', message
+    )
 from (
     values
     ('{"type": "random"}', 'backoff has type "random"'),
@@ -73,11 +85,14 @@ from (
     ('{"jitter": 1.5}', 'backoff has jitter 1.5'),
     ('{"jitter": "NaN"}', 'backoff has jitter NaN'),
     ('{"factor": 2}', 'backoff has an unknown key: "factor"')
-) as c(backoff, message);
-select throws_ok(
-    format('insert into app_jobs.tasks (task_identifier, %s) values (%L, %L)', name, task, value),
-    '23514', null, format('%s: %s is refused', task, name)
-)
+) as c (backoff, message);
+select
+    throws_ok(
+        format(
+            'insert into app_jobs.tasks (task_identifier, %s) values (%L, %L)', name, task, value
+        ),
+        '23514', null, format('%s: %s is refused', task, name)
+    )
 from (
     values
     ('', 'paused', 'false'),
@@ -87,12 +102,17 @@ from (
     ('t', 'timeout', '0'),
     ('t', 'keep_completed', '-1 s'),
     ('t', 'keep_failed', '-1 s')
-) as c(task, name, value);
+) as c (task, name, value);
 
 select is(
     pg_temp.callers($$select app_jobs.backoff_delay('{}', 1)$$), 'operator', 'who may try a backoff'
 );
-select is(pg_temp.callers($$select app_jobs.retry_delay('t', 1)$$), '', 'nobody may call retry_delay()');
+select
+    is(
+        pg_temp.callers($$select app_jobs.retry_delay('t', 1)$$),
+        '',
+        'nobody may call retry_delay()'
+    );
 
 select finish();
 rollback;

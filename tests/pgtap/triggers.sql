@@ -11,7 +11,9 @@ as $$
 
     select concat_ws(' ', right(database_id::text, 1), task_identifier, payload) from gone order by id
 $$;
-create function pg_temp.make(form text, arguments text, event text default 'after insert', level text default 'row')
+create function pg_temp.make(
+    form text, arguments text, event text default 'after insert', level text default 'row'
+)
 returns void
 language plpgsql
 as $$
@@ -47,7 +49,9 @@ $$;
 set local timezone = 'UTC';
 
 -- each of the row-level three, for each event, after and before
-create function pg_temp.fire(form text, arguments text, event text, level text default 'row') returns text
+create function pg_temp.fire(
+    form text, arguments text, event text, level text default 'row'
+) returns text
 language plpgsql
 as $$
 begin
@@ -69,9 +73,12 @@ begin
     );
 end;
 $$;
-select is(
-    pg_temp.fire('tg_add_job_with_row_id', $$'', 't'$$, event), outcome, 'tg_add_job_with_row_id ' || event
-)
+select
+    is(
+        pg_temp.fire('tg_add_job_with_row_id', $$'', 't'$$, event),
+        outcome,
+        'tg_add_job_with_row_id ' || event
+    )
 from (
     values
     ('after insert', '1 left, t {"id" : 7}'),
@@ -80,15 +87,16 @@ from (
     ('before update', '1 left, t {"id" : 8}'),
     ('after delete', '0 left, t {"id" : 7}'),
     ('before delete', '0 left, t {"id" : 7}')
-) as c(event, outcome);
+) as c (event, outcome);
 \set row '{"id":7,"the \\"tenant\\"":"00000000-0000-0000-0000-00000000000a","a''b; drop table x --":"it''s \\"x\\"","n":1.50,"j":{"k": [1, null]},"t":"2020-01-01T00:00:00+00:00"}'
-select is(
-    pg_temp.fire(form, $$'', 't'$$, event, level),
-    format('%s left, t %s', case when event like '%delete' then 0 else 1 end, case
-        when event like '%update' then regexp_replace(:'row', '7', '8') else :'row'
-    end),
-    concat_ws(' ', form, event)
-)
+select
+    is(
+        pg_temp.fire(form, $$'', 't'$$, event, level),
+        format('%s left, t %s', case when event like '%delete' then 0 else 1 end, case
+            when event like '%update' then regexp_replace(:'row', '7', '8') else :'row'
+        end),
+        concat_ws(' ', form, event)
+    )
 from (
     values
     ('tg_add_job_with_row', 'after insert', 'row'),
@@ -100,20 +108,42 @@ from (
     ('tg_add_jobs_with_rows', 'after insert', 'statement'),
     ('tg_add_jobs_with_rows', 'after update', 'statement'),
     ('tg_add_jobs_with_rows', 'after delete', 'statement')
-) as c(form, event, level);
-select is(
-    pg_temp.fire('tg_add_job_with_fields', $$'', 't', 'n', 'j', 'a''b; drop table x --', 'id'$$, event), outcome,
-    'tg_add_job_with_fields ' || event
-)
+) as c (form, event, level);
+select
+    is(
+        pg_temp.fire(
+            'tg_add_job_with_fields', $$'', 't', 'n', 'j', 'a''b; drop table x --', 'id'$$, event
+        ),
+        outcome,
+        'tg_add_job_with_fields ' || event
+    )
 from (
     values
-    ('after insert', '1 left, t { "n" : 1.50, "j" : {"k": [1, null]}, "a''b; drop table x --" : "it''s \"x\"", "id" : 7 }'),
-    ('before insert', '1 left, t { "n" : 1.50, "j" : {"k": [1, null]}, "a''b; drop table x --" : "it''s \"x\"", "id" : 7 }'),
-    ('after update', '1 left, t { "n" : 1.50, "j" : {"k": [1, null]}, "a''b; drop table x --" : "it''s \"x\"", "id" : 8 }'),
-    ('before update', '1 left, t { "n" : 1.50, "j" : {"k": [1, null]}, "a''b; drop table x --" : "it''s \"x\"", "id" : 8 }'),
-    ('after delete', '0 left, t { "n" : 1.50, "j" : {"k": [1, null]}, "a''b; drop table x --" : "it''s \"x\"", "id" : 7 }'),
-    ('before delete', '0 left, t { "n" : 1.50, "j" : {"k": [1, null]}, "a''b; drop table x --" : "it''s \"x\"", "id" : 7 }')
-) as c(event, outcome);
+    (
+        'after insert',
+        '1 left, t { "n" : 1.50, "j" : {"k": [1, null]}, "a''b; drop table x --" : "it''s \"x\"", "id" : 7 }'
+    ),
+    (
+        'before insert',
+        '1 left, t { "n" : 1.50, "j" : {"k": [1, null]}, "a''b; drop table x --" : "it''s \"x\"", "id" : 7 }'
+    ),
+    (
+        'after update',
+        '1 left, t { "n" : 1.50, "j" : {"k": [1, null]}, "a''b; drop table x --" : "it''s \"x\"", "id" : 8 }'
+    ),
+    (
+        'before update',
+        '1 left, t { "n" : 1.50, "j" : {"k": [1, null]}, "a''b; drop table x --" : "it''s \"x\"", "id" : 8 }'
+    ),
+    (
+        'after delete',
+        '0 left, t { "n" : 1.50, "j" : {"k": [1, null]}, "a''b; drop table x --" : "it''s \"x\"", "id" : 7 }'
+    ),
+    (
+        'before delete',
+        '0 left, t { "n" : 1.50, "j" : {"k": [1, null]}, "a''b; drop table x --" : "it''s \"x\"", "id" : 7 }'
+    )
+) as c (event, outcome);
 
 -- the tenant: none, a uuid, a column; another id column
 select is(pg_temp.fire('tg_add_job_with_row_id', arguments, 'after insert'), outcome, arguments)
@@ -125,38 +155,54 @@ from (
     ($$'the "tenant"', 't'$$, '1 left, a t {"id" : 7}'),
     ($$'', 't', 'n'$$, '1 left, t {"id" : 1.50}'),
     ($$'the "tenant"', 't', 'a''b; drop table x --'$$, '1 left, a t {"id" : "it''s \"x\""}')
-) as c(arguments, outcome);
-select matches(
-    pg_temp.fire(form, $$'the "tenant"', 't'$$, 'after insert', level), '^1 left, a t ', form || ': the tenant'
-)
+) as c (arguments, outcome);
+select
+    matches(
+        pg_temp.fire(form, $$'the "tenant"', 't'$$, 'after insert', level),
+        '^1 left, a t ',
+        form || ': the tenant'
+    )
 from (
     values ('tg_add_job_with_row', 'row'), ('tg_add_jobs_with_rows', 'statement')
-) as c(form, level);
+) as c (form, level);
 select is(
     pg_temp.fire('tg_add_job_with_fields', $$'the "tenant"', 't', 'id'$$, 'after insert'),
     '1 left, a t { "id" : 7 }', 'tg_add_job_with_fields: the tenant'
 );
 select is(
-    pg_temp.fire('tg_add_jobs_with_rows', $$'00000000-0000-0000-0000-00000000000b', 't'$$, 'after delete', 'statement'),
+    pg_temp.fire(
+        'tg_add_jobs_with_rows',
+        $$'00000000-0000-0000-0000-00000000000b', 't'$$,
+        'after delete',
+        'statement'
+    ),
     '0 left, b t ' || :'row', 'tg_add_jobs_with_rows: a uuid'
 );
 
 -- rows of several tenants, and of none, in one statement; no rows at all; more than a thousand
 delete from "it""s";
 select lives_ok(
-    $$select pg_temp.make('tg_add_jobs_with_rows', '''the "tenant"'', ''t''', 'after insert', 'statement')$$, 'made'
+    $$select pg_temp.make('tg_add_jobs_with_rows', '''the "tenant"'', ''t''', 'after insert', 'statement')$$,
+    'made'
 );
 insert into "it""s" (id, "the ""tenant""")
-select n, case n when 1 then '00000000-0000-0000-0000-00000000000a' when 3 then '00000000-0000-0000-0000-00000000000b' end::uuid
-from generate_series(1, 4) as g(n);
+select
+    n,
+    case n
+        when 1 then '00000000-0000-0000-0000-00000000000a' when
+            3
+            then '00000000-0000-0000-0000-00000000000b'
+    end::uuid
+from generate_series(1, 4) as g (n);
 select results_eq(
     $$select concat_ws(' ', right(j.database_id::text, 1), j.payload ->> 'id') from app_jobs.jobs as j order by j.id$$,
     array['a 1', '2', 'b 3', '4'], 'each row has its own tenant'
 );
 select lives_ok('delete from app_jobs.jobs', 'done');
-insert into "it""s" (id) select 1 where false;
+insert into "it""s" (id) select 1
+where false;
 select is_empty('select from app_jobs.jobs', 'no rows, no jobs');
-insert into "it""s" (id) select n from generate_series(1, 2500) as g(n);
+insert into "it""s" (id) select n from generate_series(1, 2500) as g (n);
 select results_eq(
     $$select count(*), count(distinct j.payload ->> 'id') from app_jobs.jobs as j$$,
     $$values (2500::bigint, 2500::bigint)$$, 'a job for each of 2500 rows'
@@ -189,9 +235,16 @@ create cast (pg_temp.mood as json) with function pg_temp.mood_to_json(pg_temp.mo
 create domain pg_temp.mood_domain as pg_temp.mood;
 create type pg_temp.nest as (m pg_temp.mood, x integer);
 create temporary table casts (
-    id pg_temp.mood, ids pg_temp.mood[], of_domain pg_temp.mood_domain, nested pg_temp.nest, tenant uuid, n integer
+    id pg_temp.mood,
+    ids pg_temp.mood[],
+    of_domain pg_temp.mood_domain,
+    nested pg_temp.nest,
+    tenant uuid,
+    n integer
 );
-create function pg_temp.fire_casts(form text, arguments text, level text default 'row') returns setof text
+create function pg_temp.fire_casts(
+    form text, arguments text, level text default 'row'
+) returns setof text
 language plpgsql
 as $$
 begin
@@ -230,8 +283,8 @@ from (
         'a t {"id":"sad","ids":"{sad}","of_domain":"sad","nested":"(sad,2)",'
         '"tenant":"00000000-0000-0000-0000-00000000000a","n":3}'
     )
-) as c(form, arguments, level, outcome)
-cross join lateral pg_temp.fire_casts(form, arguments, level) as f(fired);
+) as c (form, arguments, level, outcome)
+cross join lateral pg_temp.fire_casts(form, arguments, level);
 
 -- a user who may write the table, and has no right here
 create table public.app_jobs_test (id integer, tenant uuid);
@@ -279,11 +332,12 @@ exception when others then
 end;
 $$;
 drop trigger if exists "our trigger" on "it""s";
-select is(
-    pg_temp.complaint(arguments, form),
-    format('22023 trigger "our trigger" on table "it""s"%s', message),
-    format('%s(%s)', form, left(arguments, 60))
-)
+select
+    is(
+        pg_temp.complaint(arguments, form),
+        format('22023 trigger "our trigger" on table "it""s"%s', message),
+        format('%s(%s)', form, left(arguments, 60))
+    )
 from (
     values
     ('', 'tg_add_job_with_row_id', ' has 0 arguments'),
@@ -293,38 +347,57 @@ from (
     ($$'', 't', 'id'$$, 'tg_add_job_with_row', ' has 3 arguments'),
     ($$'', 't'$$, 'tg_add_job_with_fields', ' has 2 arguments'),
     ($$'', ''$$, 'tg_add_job_with_row_id', ': argument task is ""'),
-    (format($$'', '%s'$$, repeat('t', 127)), 'tg_add_job_with_row', format(': argument task is "%s"', repeat('t', 127))),
-    ($$'', 't', 'ID'$$, 'tg_add_job_with_row_id', ': argument id column is "ID", and there is no such column'),
-    ($$'', 't', 'id', 'x'$$, 'tg_add_job_with_fields', ': argument field is "x", and there is no such column'),
-    ($$'', 't', 'ctid'$$, 'tg_add_job_with_fields', ': argument field is "ctid", and there is no such column'),
+    (
+        format($$'', '%s'$$, repeat('t', 127)),
+        'tg_add_job_with_row',
+        format(': argument task is "%s"', repeat('t', 127))
+    ),
+    (
+        $$'', 't', 'ID'$$,
+        'tg_add_job_with_row_id',
+        ': argument id column is "ID", and there is no such column'
+    ),
+    (
+        $$'', 't', 'id', 'x'$$,
+        'tg_add_job_with_fields',
+        ': argument field is "x", and there is no such column'
+    ),
+    (
+        $$'', 't', 'ctid'$$,
+        'tg_add_job_with_fields',
+        ': argument field is "ctid", and there is no such column'
+    ),
     ($$'x', 't'$$, 'tg_add_job_with_row', ': argument tenant is "x"'),
     ($$'n', 't'$$, 'tg_add_job_with_row', ': argument tenant is "n"'),
     (
         $$'00000000-0000-0000-0000-00000000000x', 't'$$, 'tg_add_job_with_row',
         ': argument tenant is "00000000-0000-0000-0000-00000000000x"'
     )
-) as c(arguments, form, message);
-select is(
-    pg_temp.complaint(arguments, 'tg_add_jobs_with_rows', 'statement'),
-    format('22023 trigger "our trigger" on table "it""s"%s', message),
-    format('tg_add_jobs_with_rows(%s)', arguments)
-)
+) as c (arguments, form, message);
+select
+    is(
+        pg_temp.complaint(arguments, 'tg_add_jobs_with_rows', 'statement'),
+        format('22023 trigger "our trigger" on table "it""s"%s', message),
+        format('tg_add_jobs_with_rows(%s)', arguments)
+    )
 from (
     values
     ('', ' has 0 arguments'),
     ($$'', 't', 'id'$$, ' has 3 arguments'),
     ($$'', ''$$, ': argument task is ""'),
     ($$'x', 't'$$, ': argument tenant is "x"')
-) as c(arguments, message);
+) as c (arguments, message);
 select is(
     pg_temp.complaint($$'', 't'$$, 'tg_add_jobs_with_rows'),
     '22023 trigger "our trigger" on table "it""s" fires for each row on insert', 'row-level'
 );
-select matches(
-    pg_temp.complaint($$'', 't', 'id'$$, form, 'statement'), '^22023 trigger "our trigger" on table "it""s"',
-    form || ' for each statement'
-)
-from unnest(array['tg_add_job_with_row_id', 'tg_add_job_with_fields']) as f(form);
+select
+    matches(
+        pg_temp.complaint($$'', 't', 'id'$$, form, 'statement'),
+        '^22023 trigger "our trigger" on table "it""s"',
+        form || ' for each statement'
+    )
+from unnest(array['tg_add_job_with_row_id', 'tg_add_job_with_fields']) as f (form);
 select matches(
     pg_temp.complaint($$'', 't'$$, 'tg_add_job_with_row', 'statement'),
     '^22023 trigger "our trigger" on table "it""s"', 'tg_add_job_with_row for each statement'

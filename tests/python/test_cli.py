@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from app_jobs import Client
+from app_jobs import Client, cli
 
 PATIENCE = 20
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+Run = Callable[..., "Ended"]
 
 TASKS = """
 import asyncio, os, time
@@ -55,20 +57,33 @@ def environment(database: str, tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "DATABASE_URL": database, "PYTHONUNBUFFERED": "1"}
 
 
-@pytest.fixture
-def run(environment: dict[str, str], tmp_path: Path) -> Run:
-    """A function (arguments, variables): the ended command."""
+@dataclass
+class Ended:
+    code: object
+    stdout: str
+    stderr: str
 
-    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "app_jobs", *arguments],
-            cwd=tmp_path,
-            env={**environment, **variables},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+
+@pytest.fixture
+def run(
+    environment: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Run:
+    """A function (arguments, variables): what the command did, run inside this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "mytasks", raising=False)
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
+
+    def run(*arguments: str, **variables: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["app-jobs", *arguments])
+        for name, value in {**environment, **variables}.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return Ended(ended.value.code, *capsys.readouterr())
 
     return run
 
@@ -115,7 +130,7 @@ def wait_for_log(process: subprocess.Popen[str], text: str) -> None:
 
 def test_add_list_show(run: Run, client: Client) -> None:
     added = run("add", "send_email", '{"to":"ä"}', "--key", "k", "--queue", "q", "--priority", "3")
-    assert (added.returncode, added.stderr) == (0, "")
+    assert (added.code, added.stderr) == (0, "")
     job = client.find_job("k")
     assert job is not None
     assert added.stdout == f"{job.id}\n"
@@ -125,7 +140,7 @@ def test_add_list_show(run: Run, client: Client) -> None:
     assert json.loads(later.stdout)["run_at"].startswith("2031-02-03T")
 
     shown = run("show", str(job.id))
-    assert shown.returncode == 0
+    assert shown.code == 0
     assert '{"to": "ä"}' in shown.stdout
     as_json = json.loads(run("show", str(job.id), "--json").stdout)
     assert (as_json["key"], as_json["state"], as_json["errors"]) == ("k", "created", [])
@@ -176,7 +191,7 @@ def test_finished_jobs_are_shown_with_their_errors(run: Run, client: Client) -> 
 )
 def test_errors(run: Run, arguments: tuple[str, ...], code: int, said: str) -> None:
     ended = run(*arguments)
-    assert ended.returncode == code
+    assert ended.code == code
     assert said in ended.stderr
     assert "Traceback" not in ended.stderr
     assert ended.stdout == ""
@@ -184,7 +199,7 @@ def test_errors(run: Run, arguments: tuple[str, ...], code: int, said: str) -> N
 
 def test_schema_commands(run: Run, empty_database: str) -> None:
     before = run("list", DATABASE_URL=empty_database)
-    assert before.returncode == 1
+    assert before.code == 1
     assert "app-jobs migrate" in before.stderr
     for command, code in (
         (("migrate",), 0),
@@ -196,15 +211,22 @@ def test_schema_commands(run: Run, empty_database: str) -> None:
         (("list",), 1),
     ):
         ended = run(*command, DATABASE_URL=empty_database)
-        assert ended.returncode == code, ended.stderr
+        assert ended.code == code, ended.stderr
         if command[0] == "status":
             assert json.loads(ended.stdout)["pending"] == []
 
 
-def test_the_missing_extra_is_named(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "rich").mkdir()
-    (tmp_path / "rich" / "__init__.py").write_text("raise ModuleNotFoundError(name='rich')")
-    ended = run("list", PYTHONPATH=str(tmp_path))
+def test_the_missing_extra_is_named(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "rich.py").write_text("raise ModuleNotFoundError(name='rich')")
+    ended = subprocess.run(
+        [sys.executable, "-m", "app_jobs", "list"],
+        cwd=tmp_path,
+        env={**environment, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert ended.returncode == 2
     assert "pip install 'app-jobs[cli]'" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
@@ -261,7 +283,7 @@ def test_a_hung_process_shows_its_stacks_and_exits_1(
 
 def test_work_flows_from_the_command_line(run: Run, worker: Callable[..., Any]) -> None:
     with worker() as process:
-        assert run("add", "quick", '{"n": 1}').returncode == 0
+        assert run("add", "quick", '{"n": 1}').code == 0
         assert line(process) == "quick {'n': 1}"
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 0

@@ -188,12 +188,10 @@ class Outbox:
             )
             self._forget(context)
             return
-        missing = []
+        missing = [outcome for outcome in outcomes if outcome.context.id not in accepted]
         for outcome in outcomes:
-            if outcome.context.id in accepted:
+            if not missing or outcome.context.id in accepted:
                 self._forget(outcome.context)
-            else:
-                missing.append(outcome)
         if missing:
             await self._reconsider(missing)
 
@@ -241,7 +239,8 @@ class Outbox:
         self._filled.set()
 
     def _forget(self, context: JobContext) -> None:
-        self._delays.pop(context, None)
+        if self._delays:
+            self._delays.pop(context, None)
         if self.held.get(context.id) is context:
             del self.held[context.id]
 

@@ -123,7 +123,17 @@ _MOMENT_INDEXES = [_FIELDS.index(name) for name in _MOMENTS]
 
 # --- what comes out ------------------------------------------------------------------------------
 
-from_json: Callable[[str], Any] = json.JSONDecoder().decode
+_decoder = json.JSONDecoder()
+_scan: Callable[[str, int], tuple[Any, int]] = _decoder.scan_once
+
+
+def from_json(text: str) -> Any:
+    """Decode JSON text, as json.loads() does."""
+    try:
+        value, end = _scan(text, 0)
+    except StopIteration:  # white space in front, which decode() looks for first, at some cost
+        return _decoder.decode(text)
+    return value if end == len(text) else _decoder.decode(text)
 
 
 def job(row: Row) -> Job:

@@ -35,6 +35,9 @@ class Snooze(Exception):
         self.delay = delay
 
 
+_UNREAD = object()
+
+
 class JobContext:
     """One run of one job, as its handler sees it."""
 
@@ -48,12 +51,17 @@ class JobContext:
         "_runner",
         "_term",
         "cancelled",
+        "id",
+        "lease",
         "task",
     )
 
     def __init__(
         self, row: Row, task: Task, term: float, deadline: float, renew: Callable[[], None]
     ) -> None:
+        self.id: int = row[_sql.ID]
+        self.lease: int = row[_sql.LEASE]
+        """The number of the lease under which the job runs."""
         self.task = task
         self.cancelled = False
         """Whether to stop: the job was cancelled or taken over, or the worker has to end.
@@ -61,22 +69,14 @@ class JobContext:
         An async handler is cancelled as well; a sync one should look here now and then.
         """
         self._row = row
+        self._payload: Any = _UNREAD
+        self._job: Job | None = None
         self._renew = renew
         # For the worker: how many seconds a renewal lasts, when the lease is over at the earliest
         # by time.monotonic(), and the asyncio task that runs the handler, if one does.
         self._term = term
         self._deadline = deadline
         self._runner: asyncio.Task[Any] | None = None
-
-    @property
-    def id(self) -> int:
-        """The job's id."""
-        return cast("int", self._row[_sql.ID])
-
-    @property
-    def lease(self) -> int:
-        """The number of the lease under which the job runs."""
-        return cast("int", self._row[_sql.LEASE])
 
     @property
     def attempt(self) -> int:
@@ -91,20 +91,16 @@ class JobContext:
     @property
     def payload(self) -> Any:
         """The payload, decoded from JSON."""
-        try:
-            return self._payload
-        except AttributeError:
-            self._payload: Any = _sql.from_json(self._row[_sql.PAYLOAD])
-            return self._payload
+        if self._payload is _UNREAD:
+            self._payload = _sql.from_json(self._row[_sql.PAYLOAD])
+        return self._payload
 
     @property
     def job(self) -> Job:
         """The job as it was claimed."""
-        try:
-            return self._job
-        except AttributeError:
-            self._job: Job = _sql.claimed_job(self._row)
-            return self._job
+        if self._job is None:
+            self._job = _sql.claimed_job(self._row)
+        return self._job
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:

@@ -294,6 +294,7 @@ class Worker:
 
     def _accept(self, lane: Lane, rows: list[Row], sent_at: float) -> None:
         held, tasks, heart = self._outbox.held, lane.tasks, self._heart
+        renew = heart.renew
         lease = self._lease.total_seconds()
         contexts = []
         for row in rows:
@@ -301,7 +302,7 @@ class Worker:
             if row[_sql.RETRY_AFTER] is not None:
                 term = min(lease, row[_sql.RETRY_AFTER].total_seconds())
                 heart.beat_within(term / 3)
-            context = JobContext(row, tasks[row[_sql.TASK]], term, sent_at + term, heart.renew)
+            context = JobContext(row, tasks[row[_sql.TASK]], term, sent_at + term, renew)
             if context.id in held:
                 held[context.id]._cancel()  # its lease ended unnoticed; now it is ours anew
             held[context.id] = context

@@ -74,7 +74,7 @@ select
     count(*),
     sum(f.attempts),
     count(*) filter (where exists (
-        select from app_jobs.job_errors as e where e.job_id = f.id and e.worker_id = %(killed)s
+        select from app_jobs.job_errors as e where e.job_id = f.id and e.worker_id = any(%(killed)s)
     )),
     count(*) filter (where f.result #>> '{}' = 'already done'),
     (count(*) / extract(epoch from max(f.finished_at) - min(f.created_at)))::bigint,
@@ -239,7 +239,8 @@ class Run:
         self._workers = workers
         self._documents = documents
         self._console = console
-        self._killed: str | None = None
+        self._killed: list[str] = []
+        self._left_behind = 0  # jobs that a killed worker held
         self._since = db.execute("select clock_timestamp()").fetchall()[0][0]
         self._seen = self._said = 0  # counted plus added up: when it moved last, and was said last
         self._moved_at = time.monotonic()
@@ -289,7 +290,7 @@ class Run:
         stored, counted, added_up, packages, wrong = self._db.execute(PROOF).fetchall()[0]
         self._say(
             f"\nBy SQL: {stored:,} documents, {counted:,} of them counted, {added_up:,} added up;"
-            f" the totals of {wrong} of {packages} packages are not the sum of their documents."
+            f" {packages} package totals, {wrong} of which differ from the sum of the documents."
         )
         if not stored == counted == added_up == len(self._documents) or wrong > 0:
             self._say("Something was lost or counted twice: please report this.")
@@ -325,18 +326,20 @@ class Run:
             self._said = self._seen
             self._say(f"{counted:,} of {total:,} documents counted, {added_up:,} added up")
         self._check_life()
-        if kill and self._killed is None and counted > total / 3:
+        if kill and self._left_behind == 0 and counted > total / 3:
             self._kill_the_busiest()
         if added_up < total:
             return False
         return self._db.execute(UNFINISHED, self._parameters).fetchone() == (0,)
 
     def _kill_the_busiest(self) -> None:
-        busiest = self._db.execute(BUSIEST, [self._workers.ids]).fetchone()
-        if busiest is not None:
-            self._killed, jobs = busiest
-            self._workers.kill(busiest[0])
-            self._say(f"Killed {self._killed}, which held {jobs} jobs, with SIGKILL")
+        for worker_id, _ in self._db.execute(BUSIEST, [self._workers.ids]):
+            self._workers.kill(worker_id)
+            self._killed.append(worker_id)
+            # What it had sent before it died counts. If that was all it held, another one follows.
+            for _, jobs in self._db.execute(BUSIEST, [[worker_id]]):
+                self._left_behind = jobs
+            self._say(f"Killed {worker_id} with SIGKILL: it leaves {self._left_behind} jobs behind")
             self._say(f"Started {self._workers.start()} in its place")
 
     def _check_life(self) -> None:
@@ -401,7 +404,7 @@ def main() -> None:
     except psycopg.OperationalError as error:
         print(f"error: the database is not reachable: {error}", file=sys.stderr)
         sys.exit(3)
-    except (DemoError, EmbeddedError, AppJobsError, psycopg.Error) as error:
+    except (DemoError, EmbeddedError, AppJobsError, psycopg.Error, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
 
