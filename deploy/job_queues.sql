@@ -41,6 +41,7 @@ full join (
     group by q.database_id, q.queue_name
 ) as j on s.line = j.line;
 
+grant select, insert, update, delete on app_jobs.queue_settings to app_jobs_operator;
 grant select on app_jobs.job_queues to app_jobs_operator, app_jobs_monitor;
 
 comment on table app_jobs.queue_settings is

@@ -15,7 +15,8 @@ def test_order(database: str, tasks: list[str] | None) -> None:
         for number in range(80):
             connection.execute(
                 "select count(*) from app_jobs.add_jobs(%s, "
-                "array(select '{}'::json from generate_series(1, %s)), queue_name => %s, priority => %s, run_at => now() - %s * interval '1 second')",
+                "array(select '{}'::json from generate_series(1, %s)), queue_name => %s, "
+                "priority => %s, run_at => now() - %s * interval '1 second')",
                 [
                     f"t{dice.randint(0, 3)}",
                     jobs := dice.choice([1, 30, 300, 1500]),

@@ -48,8 +48,9 @@ select row_eq(
     'null means the default'
 );
 insert into app_jobs.tasks (task_identifier, max_attempts) values ('thrice', 3);
-select
-    is((app_jobs.add_job(identifier => 'thrice')).max_attempts, 3, 'max_attempts is the task''s');
+select is(
+    (app_jobs.add_job(identifier => 'thrice')).max_attempts, 3, 'max_attempts is the task''s'
+);
 select is(
     (app_jobs.add_job(identifier => 'thrice', max_attempts => 9)).max_attempts, 9, 'unless given'
 );
@@ -71,7 +72,8 @@ select is(
 );
 delete from app_jobs.jobs;
 
--- a job under a key, and a second add_job() in each mode; the first one waits, was tried, runs, or has ended
+-- A job under a key, and a second add_job() in each mode. The first one waits, was tried, runs, or
+-- has ended.
 create function pg_temp.second(mode text, first text) returns text
 language plpgsql
 as $$
@@ -148,8 +150,9 @@ from (
 ) as c (mode, first, outcome);
 
 -- a replaced running job gives up its key and goes on
-select
-    is(pg_temp.second('replace', 'running'), 'new t2 2 3 its 0 - k', 'a running job is replaced');
+select is(
+    pg_temp.second('replace', 'running'), 'new t2 2 3 its 0 - k', 'a running job is replaced'
+);
 select row_eq(
     $$select key, locked_by, payload::text from app_jobs.jobs where task_identifier = 't'$$,
     row(null::text, 'w'::text, '1'::text), 'it runs on, without the key'
@@ -168,12 +171,21 @@ as $$
         max_attempts => 5, priority => 2, job_key_mode => mode, attributes => '{"b": 2}', retry_after => '1 min'
     )
 $$;
-do $$ begin perform pg_temp.add_again('replace'); end $$;
+do $$
+begin
+    perform pg_temp.add_again('replace');
+end;
+$$;
 create temporary table before on commit drop as select
     ctid as place,
     updated_at
 from app_jobs.jobs;
-do $$ begin perform pg_temp.add_again(m) from unnest(array['replace', 'preserve_run_at', 'keep', 'once']) as m; end $$;
+do $$
+begin
+    perform pg_temp.add_again(mode)
+    from unnest(array['replace', 'preserve_run_at', 'keep', 'once']) as m(mode);
+end;
+$$;
 select
     results_eq(
         'select ctid, updated_at from app_jobs.jobs', 'select * from before', 'nothing is written'
@@ -199,8 +211,9 @@ select is((app_jobs.find_job('k', :tenant_b)).payload::text, '3', 'the other''s'
 select is((app_jobs.find_job('nobody''s')).id, null, 'no such key');
 
 -- a scheduled job does not stand in the ready line; one that is due does
-select
-    is((app_jobs.add_job(identifier => 't', run_at => now() + interval '1 h')).line, null, 'later');
+select is(
+    (app_jobs.add_job(identifier => 't', run_at => now() + interval '1 h')).line, null, 'later'
+);
 select is((app_jobs.add_job(identifier => 't', run_at => now() - interval '1 h')).line, '', 'due');
 
 -- bad input

@@ -29,8 +29,9 @@ select results_eq(
         ('c', '{}', 0, null, null, null, now(), 2, '{"z": 3}', '')$$,
     'three jobs'
 );
-select
-    results_eq('select id from added order by n', 'select id from added order by id', 'ids grow');
+select results_eq(
+    'select id from added order by n', 'select id from added order by id', 'ids grow'
+);
 
 -- payloads: the same options for all
 create temporary table added_too on commit drop as

@@ -14,8 +14,9 @@ select pg_temp.refuses(
 );
 
 select lives_ok('select app_jobs.check_not_null(''a'', false, ''hint'')', 'not null passes');
-select
-    pg_temp.refuses('select app_jobs.check_not_null(''a'', true, ''hint'')', '22004', 'a is null');
+select pg_temp.refuses(
+    'select app_jobs.check_not_null(''a'', true, ''hint'')', '22004', 'a is null'
+);
 
 select lives_ok(format('select app_jobs.check_length(''a'', %L, 3)', value), 'a good length')
 from unnest(array['x', 'äöü', null]) as v (value);
@@ -29,8 +30,9 @@ select pg_temp.refuses(
 select lives_ok(format('select app_jobs.check_positive(''a'', %L)', value), 'a positive interval')
 from unnest(array['1 microsecond', '1 month', null]) as v (value);
 select pg_temp.refuses('select app_jobs.check_positive(''a'', ''0'')', '22023', 'a is 00:00:00');
-select
-    pg_temp.refuses('select app_jobs.check_positive(''a'', ''-1 day'')', '22023', 'a is -1 days');
+select pg_temp.refuses(
+    'select app_jobs.check_positive(''a'', ''-1 day'')', '22023', 'a is -1 days'
+);
 
 select lives_ok(
     format(

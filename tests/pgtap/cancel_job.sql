@@ -16,12 +16,14 @@ select
         'a waiting job, as it was'
     );
 select row_eq(
-    $$select state, last_error, payload::text, attempts, finished_by, started_at from app_jobs.finished_jobs$$,
+    $$select state, last_error, payload::text, attempts, finished_by, started_at
+    from app_jobs.finished_jobs$$,
     row('cancelled'::text, 'enough'::text, '{"a":  1}'::text, 0, null::text, null::timestamptz),
     'it is cancelled, with the reason'
 );
-select
-    isnt((app_jobs.find_job('k', :tenant)).id, null, 'another tenant''s job under this key stays');
+select isnt(
+    (app_jobs.find_job('k', :tenant)).id, null, 'another tenant''s job under this key stays'
+);
 select is((app_jobs.cancel_job('k', :tenant)).key, 'k', 'until it is cancelled');
 select results_eq(
     'select last_error from app_jobs.finished_jobs where database_id is not null',
@@ -58,8 +60,9 @@ select is((app_jobs.find_job('first')).id, null, 'is gone');
 select is((app_jobs.get_job('w2')).key, 'next', 'and the next one of its queue is ready');
 
 select pg_temp.refuses('select app_jobs.cancel_job(null)', '22004', 'job_key is null');
-select
-    is(pg_temp.callers('select app_jobs.cancel_job(''k'')'), 'producer operator', 'who may cancel');
+select is(
+    pg_temp.callers('select app_jobs.cancel_job(''k'')'), 'producer operator', 'who may cancel'
+);
 
 select finish();
 rollback;

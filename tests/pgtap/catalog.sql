@@ -51,7 +51,10 @@ select
 from relations as r
 cross join
     aclexplode(
-        coalesce(r.acl, acldefault(case r.kind when 'S' then 's'::char else 'r' end, r.owner))
+        coalesce(
+            r.acl,
+            case r.kind when 'S' then acldefault('s', r.owner) else acldefault('r', r.owner) end
+        )
     ) as a
 where a.grantee <> r.owner
 union all
@@ -136,7 +139,8 @@ select is_empty(
     'whose comments name each argument'
 );
 select is_empty(
-    $$select f.signature from functions as f where obj_description(f.oid, 'pg_proc') !~ '\mRoles:\s.+\.$'$$,
+    $$select f.signature from functions as f
+    where obj_description(f.oid, 'pg_proc') !~ '\mRoles:\s.+\.$'$$,
     'and end with the roles that may call them'
 );
 
@@ -148,7 +152,8 @@ select is_empty(
     'producers and workers have no right on a table'
 );
 select is_empty(
-    $$select * from grants where role = 'app_jobs_monitor' and privilege not in ('SELECT', 'EXECUTE')$$,
+    $$select * from grants
+    where role = 'app_jobs_monitor' and privilege not in ('SELECT', 'EXECUTE')$$,
     'monitors only read'
 );
 select is_empty(
@@ -179,20 +184,26 @@ select set_eq(
         'operator: backoff_delay(backoff json, attempts integer) interval',
         'operator: sweep() integer',
         'producer: add_job('
-        'db_id uuid DEFAULT NULL::uuid, identifier text DEFAULT NULL::text, payload json DEFAULT ''{}''::json, '
+        'db_id uuid DEFAULT NULL::uuid, identifier text DEFAULT NULL::text, '
+        'payload json DEFAULT ''{}''::json, '
         'job_key text DEFAULT NULL::text, queue_name text DEFAULT NULL::text, '
-        'run_at timestamp with time zone DEFAULT now(), max_attempts integer DEFAULT NULL::integer, '
+        'run_at timestamp with time zone DEFAULT now(), '
+        'max_attempts integer DEFAULT NULL::integer, '
         'priority integer DEFAULT 0, job_key_mode text DEFAULT ''replace''::text, '
-        'attributes jsonb DEFAULT ''{}''::jsonb, retry_after interval DEFAULT NULL::interval) app_jobs.jobs',
+        'attributes jsonb DEFAULT ''{}''::jsonb, '
+        'retry_after interval DEFAULT NULL::interval) app_jobs.jobs',
         'producer: add_jobs(specs json) SETOF bigint',
         'producer: add_jobs('
-        'identifier text, payloads json[], db_id uuid DEFAULT NULL::uuid, queue_name text DEFAULT NULL::text, '
-        'run_at timestamp with time zone DEFAULT now(), max_attempts integer DEFAULT NULL::integer, '
+        'identifier text, payloads json[], db_id uuid DEFAULT NULL::uuid, '
+        'queue_name text DEFAULT NULL::text, '
+        'run_at timestamp with time zone DEFAULT now(), '
+        'max_attempts integer DEFAULT NULL::integer, '
         'priority integer DEFAULT 0, attributes jsonb DEFAULT ''{}''::jsonb, '
         'retry_after interval DEFAULT NULL::interval) SETOF bigint',
         'producer: find_job(job_key text, db_id uuid DEFAULT NULL::uuid) app_jobs.jobs',
         'producer: cancel_job('
-        'job_key text, db_id uuid DEFAULT NULL::uuid, reason text DEFAULT NULL::text) app_jobs.jobs',
+        'job_key text, db_id uuid DEFAULT NULL::uuid, '
+        'reason text DEFAULT NULL::text) app_jobs.jobs',
         'producer: tg_add_job_with_row_id() trigger',
         'producer: tg_add_job_with_row() trigger',
         'producer: tg_add_job_with_fields() trigger',
@@ -206,7 +217,8 @@ select set_eq(
         'job_expiry interval DEFAULT ''04:00:00''::interval) app_jobs.jobs',
         'worker: get_jobs('
         'worker_id text, task_identifiers text[] DEFAULT NULL::text[], '
-        'job_expiry interval DEFAULT ''04:00:00''::interval, job_limit integer DEFAULT 1) SETOF app_jobs.jobs',
+        'job_expiry interval DEFAULT ''04:00:00''::interval, '
+        'job_limit integer DEFAULT 1) SETOF app_jobs.jobs',
         'worker: complete_job('
         'worker_id text, job_id bigint, lease integer DEFAULT NULL::integer, '
         'result json DEFAULT NULL::json) app_jobs.jobs',
@@ -219,7 +231,8 @@ select set_eq(
         'detail text DEFAULT NULL::text, permanent boolean DEFAULT false) app_jobs.jobs',
         'worker: fail_jobs(worker_id text, failures json) SETOF bigint',
         'worker: snooze_job('
-        'worker_id text, job_id bigint, delay interval, lease integer DEFAULT NULL::integer) app_jobs.jobs',
+        'worker_id text, job_id bigint, delay interval, '
+        'lease integer DEFAULT NULL::integer) app_jobs.jobs',
         'worker: heartbeat('
         'worker_id text, job_ids bigint[] DEFAULT NULL::bigint[], '
         'job_expiry interval DEFAULT NULL::interval) SETOF bigint',

@@ -26,8 +26,9 @@ select is(
     null,
     'complete_job() with a stale lease'
 );
-select
-    is((app_jobs.complete_job('other', (:'ids'::bigint[])[1])).id, null, 'and for another worker');
+select is(
+    (app_jobs.complete_job('other', (:'ids'::bigint[])[1])).id, null, 'and for another worker'
+);
 select is((select count(*) from app_jobs.jobs), 6::bigint, 'they are all still there');
 select set_eq(
     format('select app_jobs.complete_jobs(''w'', %L, %L)', (:'ids'::bigint[])[1:3], '{1,7,1}'),

@@ -4,7 +4,9 @@ select no_plan();
 
 select set_has(
     'select sqlstate from app_jobs.error_codes',
-    $$values ('22004'), ('22023'), ('42501'), ('JQ001'), ('JQ002'), ('JQ003'), ('JQ004'), ('JQ005'), ('JQ091')$$,
+    $$values
+        ('22004'), ('22023'), ('42501'),
+        ('JQ001'), ('JQ002'), ('JQ003'), ('JQ004'), ('JQ005'), ('JQ091')$$,
     'the contract''s codes are there'
 );
 select is_empty(

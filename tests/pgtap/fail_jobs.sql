@@ -135,7 +135,8 @@ select set_eq(
     'fail_jobs(): those that the worker holds under that lease'
 );
 select row_eq(
-    $$select attempts, last_error, locked_by, run_at > now() + interval '59 min' from app_jobs.find_job('1')$$,
+    $$select attempts, last_error, locked_by, run_at > now() + interval '59 min'
+    from app_jobs.find_job('1')$$,
     row(1, 'one'::text, null::text, true), 'one waits'
 );
 select results_eq(

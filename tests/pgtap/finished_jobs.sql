@@ -5,7 +5,8 @@ select no_plan();
 select
     lives_ok(
         format(
-            'insert into app_jobs.finished_jobs (id, task_identifier, payload, attributes, priority, run_at, attempts,
+            'insert into app_jobs.finished_jobs (
+            id, task_identifier, payload, attributes, priority, run_at, attempts,
             max_attempts, lease, created_at, state, keep_until)
         values (%s, ''t'', ''{}'', ''{}'', 0, now(), 1, 1, 1, now(), %L, now())',
             n, state

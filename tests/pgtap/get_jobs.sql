@@ -1,6 +1,7 @@
--- In REPEATABLE READ jobs without a queue can be claimed, jobs of a queue cannot. The level can only be
--- set at the start of a transaction, so this one stands in front of the test proper, and raises.
-begin isolation level repeatable read;
+-- At REPEATABLE READ jobs without a queue can be claimed, jobs of a queue cannot. The level can only
+-- be set at the start of a transaction, so this one stands before the tests proper, and raises.
+begin;
+set transaction isolation level repeatable read;
 do $$
 begin
     perform app_jobs.add_job(identifier => 't', queue_name => 'q');

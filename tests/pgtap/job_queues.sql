@@ -14,7 +14,8 @@ insert into app_jobs.queue_settings (line, queue_name, max_running, paused) valu
     ':idle', 'idle', 7, true
 );
 select results_eq(
-    $$select database_id::text, queue_name, job_count, locked_by, locked_at is not null, max_running, paused
+    $$select
+        database_id::text, queue_name, job_count, locked_by, locked_at is not null, max_running, paused
     from app_jobs.job_queues order by database_id nulls first, queue_name$$,
     $$values
         (null, 'idle', 0::bigint, null, false, 7, true),
@@ -29,7 +30,8 @@ select throws_ok(
 select
     throws_ok(
         format(
-            'insert into app_jobs.queue_settings (line, queue_name, max_running) values ('':q'', ''q'', %s)',
+            'insert into app_jobs.queue_settings (line, queue_name, max_running)
+            values ('':q'', ''q'', %s)',
             n
         ),
         '23514', null, format('max_running %s is refused', n)

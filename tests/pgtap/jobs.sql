@@ -25,7 +25,8 @@ select is(
 );
 insert into app_jobs.jobs (task_identifier, slot) values ('t', 1);
 select row_eq(
-    $$select payload::text, attributes, priority, attempts, max_attempts, lease from app_jobs.jobs$$,
+    $$select payload::text, attributes, priority, attempts, max_attempts, lease
+    from app_jobs.jobs$$,
     row('{}'::text, '{}'::jsonb, 0, 0, 25, 0),
     'the defaults'
 );
@@ -65,7 +66,8 @@ insert into app_jobs.jobs (slot, task_identifier, database_id, key) values
 select
     throws_ok(
         format(
-            'insert into app_jobs.jobs (slot, task_identifier, database_id, key) values (1, ''t'', %L, ''k'')',
+            'insert into app_jobs.jobs (slot, task_identifier, database_id, key)
+            values (1, ''t'', %L, ''k'')',
             id
         ),
         '23505', null, format('a key twice, tenant %s', id)
@@ -80,7 +82,9 @@ insert into app_jobs.jobs (
 select
     throws_ok(
         format(
-            'insert into app_jobs.jobs (slot, task_identifier, database_id, queue_name, locked_by, locked_at, seat)
+            'insert into app_jobs.jobs (
+                slot, task_identifier, database_id, queue_name, locked_by, locked_at, seat
+            )
         values (1, ''t'', %L, ''q'', ''w'', now(), 1)',
             id
         ),

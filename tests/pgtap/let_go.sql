@@ -2,7 +2,7 @@ begin;
 \ir include/helpers.sql
 select no_plan();
 
--- A job under the key k, claimed by w; what happens to it when its attempt ends in one way or another.
+-- A job under the key k, claimed by w; what becomes of it when its attempt ends in whatever way.
 create function pg_temp.run_job(max_attempts integer default 25) returns bigint
 language plpgsql
 as $$

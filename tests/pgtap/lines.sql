@@ -64,7 +64,8 @@ select results_eq(
         select l from app_jobs.look('', null, '{}', 600, null) as l
         order by l.priority desc, l.run_at desc, l.id desc limit 1
     ))$$,
-    $$select j.id from app_jobs.jobs as j order by j.priority, j.run_at, j.id limit 100 offset 600$$,
+    $$select j.id from app_jobs.jobs as j
+    order by j.priority, j.run_at, j.id limit 100 offset 600$$,
     'the hundred behind the first six hundred'
 );
 select is_empty(

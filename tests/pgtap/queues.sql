@@ -43,8 +43,9 @@ select is(
 select isnt(app_jobs.complete_job('w1', pg_temp.id('urgent')), null, 'completed');
 select is(pg_temp.claim('w2'), 'a', 'complete_job() lets the next one in');
 select isnt(app_jobs.fail_job('w2', pg_temp.id('a'), 'no'), null, 'failed');
-select
-    is(pg_temp.claim('w2'), 'b', 'a job that waits for its retry does not hold up those behind it');
+select is(
+    pg_temp.claim('w2'), 'b', 'a job that waits for its retry does not hold up those behind it'
+);
 select isnt(app_jobs.snooze_job('w2', pg_temp.id('b'), '1 h'), null, 'snoozed');
 select is(pg_temp.claim('w2'), 'c', 'nor does a snoozed one');
 select is(
@@ -106,8 +107,9 @@ select set_eq(
 );
 update app_jobs.queue_settings set max_running = 1
 where line = ':three';
-select
-    isnt(app_jobs.complete_job('w1', pg_temp.id('3a')), null, 'one ends after the limit went down');
+select isnt(
+    app_jobs.complete_job('w1', pg_temp.id('3a')), null, 'one ends after the limit went down'
+);
 select is(pg_temp.claim('w2'), null, 'two still run: nobody comes in');
 select isnt(app_jobs.complete_job('w1', pg_temp.id('3b')), null, 'the second ends');
 select is(pg_temp.claim('w2'), null, 'one still runs: nobody comes in');
@@ -140,8 +142,9 @@ select is((app_jobs.tick()).moved, 1, 'once it goes on tick() makes the first on
 select is(pg_temp.claim('w1'), 'h1', 'and it is claimed');
 update app_jobs.queue_settings set paused = true
 where line = ':held';
-select
-    isnt(app_jobs.complete_job('w1', pg_temp.id('h1')), null, 'paused again, the running job ends');
+select isnt(
+    app_jobs.complete_job('w1', pg_temp.id('h1')), null, 'paused again, the running job ends'
+);
 select is(pg_temp.claim('w1'), null, 'and the next one stays');
 delete from app_jobs.queue_settings
 where line = ':held';

@@ -14,7 +14,8 @@ begin
 end;
 $$;
 select set_eq(
-    'select j.key from app_jobs.release_jobs(''w'') as r(id) join app_jobs.jobs as j on j.id = r.id',
+    'select j.key
+    from app_jobs.release_jobs(''w'') as r(id) join app_jobs.jobs as j on j.id = r.id',
     array['a', 'b', 'c'], 'all that the worker has leased'
 );
 select results_eq(

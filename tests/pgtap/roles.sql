@@ -19,8 +19,9 @@ select
 from unnest(array['app_jobs_producer', 'app_jobs_worker', 'app_jobs_monitor']) as r (role);
 
 select is(pg_temp.callers('select * from app_jobs.jobs'), 'operator', 'who may read payloads');
-select
-    is(pg_temp.callers('select * from app_jobs.finished_jobs'), 'operator', 'who may read history');
+select is(
+    pg_temp.callers('select * from app_jobs.finished_jobs'), 'operator', 'who may read history'
+);
 select is(pg_temp.callers('select * from app_jobs.job_errors'), 'operator', 'who may read errors');
 select is(pg_temp.callers('select * from app_jobs.tasks'), 'operator', 'who may read settings');
 select is(

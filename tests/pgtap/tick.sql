@@ -1,5 +1,7 @@
--- The level can only be set at the start of a transaction, so this one stands in front of the test proper, and raises.
-begin isolation level repeatable read;
+-- The level can only be set at the start of a transaction, so this one stands before the tests
+-- proper, and raises.
+begin;
+set transaction isolation level repeatable read;
 do $$
 begin
     perform app_jobs.tick();

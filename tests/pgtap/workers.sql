@@ -1,8 +1,8 @@
--- A transaction that has notified cannot be prepared: so that this one can shows what the setting does.
+-- A transaction that has notified cannot be prepared: that this one can shows what the setting does.
 begin;
-set local app_jobs.notify = off;
 do $$
 begin
+    perform set_config('app_jobs.notify', 'off', true);
     perform app_jobs.set_worker_idle('idler', true);
     perform app_jobs.add_job(identifier => 't');
     perform app_jobs.add_jobs('t', array['{}', '{}']::json[]);

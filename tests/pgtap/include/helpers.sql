@@ -1,6 +1,6 @@
 -- Included by each test file at the start of its transaction.
 
--- The files share a database, keys and sequences: they take turns, however many are started at once.
+-- The files share a database, keys and sequences: they take turns, even if started side by side.
 do $$
 begin
     perform pg_advisory_xact_lock(hashtextextended('app_jobs tests', 0));
@@ -30,7 +30,7 @@ begin
 end;
 $$;
 
--- Which of our roles may run a statement, "others" standing for anybody else. Its effects are undone.
+-- Which of our roles may run a statement; "others" is anybody else. Its effects are undone.
 create function pg_temp.callers(statement text) returns text
 language plpgsql
 as $$
