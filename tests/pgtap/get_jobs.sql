@@ -1,7 +1,7 @@
--- At REPEATABLE READ jobs without a queue can be claimed, jobs of a queue cannot. The level can only
--- be set at the start of a transaction, so this one stands before the tests proper, and raises.
+-- At REPEATABLE READ jobs without a queue can be claimed, jobs of a queue cannot. The level can
+-- only be set at the start of a transaction: so this one stands before the tests, and raises.
 begin;
-set transaction isolation level repeatable read;
+set local transaction_isolation = 'repeatable read';
 do $$
 begin
     perform app_jobs.add_job(identifier => 't', queue_name => 'q');
@@ -29,7 +29,10 @@ select row_eq(
         payload::text, attempts, lease, locked_by, line, seat, lease_length,
         locked_at between now() and clock_timestamp(), lease_expires_at - locked_at
     from app_jobs.get_job('w')$$,
-    row('{"a":  1}'::text, 1, 1, 'w'::text, null::text, null::integer, interval '4 hours', true, interval '4 hours'),
+    row(
+        '{"a":  1}'::text, 1, 1, 'w'::text, null::text, null::integer, interval '4 hours',
+        true, interval '4 hours'
+    ),
     'a claim counts an attempt, takes the next lease, and lasts four hours'
 );
 select is((app_jobs.get_job('w2')).id, null, 'nobody else gets the job');
@@ -41,7 +44,8 @@ select from app_jobs.add_job(identifier => 'quick', priority => 1);
 select from app_jobs.add_job(identifier => 'quick', priority => 2, retry_after => '2 min');
 select from app_jobs.add_job(identifier => 't', priority => 3);
 select results_eq(
-    $$select lease_expires_at - locked_at from app_jobs.get_jobs('w', job_expiry => '3 min', job_limit => 9)$$,
+    $$select lease_expires_at - locked_at
+    from app_jobs.get_jobs('w', job_expiry => '3 min', job_limit => 9)$$,
     array[interval '1 min', interval '2 min', interval '3 min'],
     'how long leases last'
 );
@@ -55,7 +59,8 @@ select is((app_jobs.get_job('w', '{b,c}')).task_identifier, 'b', 'a worker of tw
 insert into app_jobs.tasks (task_identifier, paused) values ('a', true);
 select is((app_jobs.get_job('w')).id, null, 'a paused task is not served');
 select is((app_jobs.get_job('w', '{a}')).id, null, 'nor to those who ask for it');
-update app_jobs.tasks set paused = false where task_identifier = 'a';
+update app_jobs.tasks set paused = false
+where task_identifier = 'a';
 select is((app_jobs.get_job('w')).task_identifier, 'a', 'until it goes on');
 
 -- order: tasks, priorities, times, slots that are open or closed, queues of one job each
@@ -75,7 +80,10 @@ begin
 end;
 $$;
 create temporary table expected on commit drop as
-select row_number() over (order by j.priority, j.run_at, j.id) as n, j.id, j.task_identifier
+select
+    row_number() over (order by j.priority, j.run_at, j.id) as n,
+    j.id,
+    j.task_identifier
 from app_jobs.jobs as j
 where
     j.queue_name is null
@@ -143,8 +151,11 @@ select row_eq(
 -- due jobs come in their order among those that have been ready before
 select from app_jobs.add_job(identifier => 't', job_key => '2');
 select from app_jobs.add_job(identifier => 't', job_key => '1', run_at => now() + interval '1 h');
-select from app_jobs.add_job(identifier => 't', job_key => '3', run_at => now() + interval '1 h', priority => 1);
-update app_jobs.jobs set run_at = now() - interval '1 min' where key in ('1', '3');
+select from app_jobs.add_job(
+    identifier => 't', job_key => '3', run_at => now() + interval '1 h', priority => 1
+);
+update app_jobs.jobs set run_at = now() - interval '1 min'
+where key in ('1', '3');
 select results_eq(
     $$select j.key from app_jobs.get_jobs('w', job_limit => 9) as j$$, array['1', '2', '3'], 'order'
 );
@@ -164,8 +175,10 @@ from (
     ('get_jobs(''w'', job_limit => 0)', '22023', 'job_limit is 0'),
     ('get_jobs(''w'', job_limit => -1)', '22023', 'job_limit is -1'),
     ('get_jobs(''w'', job_limit => 10001)', '22023', 'job_limit is 10001')
-) as c(call, state, message);
-select lives_ok('select app_jobs.get_jobs(repeat(''w'', 200), job_limit => 10000)', 'the most there is');
+) as c (call, state, message);
+select lives_ok(
+    'select app_jobs.get_jobs(repeat(''w'', 200), job_limit => 10000)', 'the most there is'
+);
 
 -- who may call
 select is(pg_temp.callers('select app_jobs.get_job(''w'')'), 'worker operator', 'who may claim');

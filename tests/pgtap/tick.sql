@@ -1,7 +1,7 @@
--- The level can only be set at the start of a transaction, so this one stands before the tests
--- proper, and raises.
+-- The level can only be set at the start of a transaction, so this one stands before the tests,
+-- and raises.
 begin;
-set transaction isolation level repeatable read;
+set local transaction_isolation = 'repeatable read';
 do $$
 begin
     perform app_jobs.tick();
@@ -21,17 +21,26 @@ select no_plan();
 select pass('at REPEATABLE READ tick() refuses');
 
 -- A restore without sequences: what is enqueued then would be lost, so it is refused until a sweep.
-alter sequence app_jobs.slot_current restart;
-alter sequence app_jobs.slot_number restart;
-alter sequence app_jobs.activity restart;
+alter sequence app_jobs.slot_current restart with 1;
+alter sequence app_jobs.slot_number restart with 2;
+alter sequence app_jobs.activity restart with 1;
 select pg_temp.refuses(
-    'select app_jobs.add_job(identifier => ''t'')', 'JQ090', 'sequence app_jobs.slot_current has no value'
+    'select app_jobs.add_job(identifier => ''t'')',
+    'JQ090',
+    'sequence app_jobs.slot_current has no value'
 );
 insert into app_jobs.jobs (task_identifier, slot, line, key) values ('t', 9000, '', 'restored');
 select cmp_ok(app_jobs.sweep(), '>=', 1, 'a sweep lists what holds jobs');
-select lives_ok('select app_jobs.add_job(identifier => ''t'', job_key => ''new'')', 'jobs can be added again');
+select
+    lives_ok(
+        'select app_jobs.add_job(identifier => ''t'', job_key => ''new'')',
+        'jobs can be added again'
+    );
 select cmp_ok(
-    pg_sequence_last_value('app_jobs.slot_number'), '>=', 9000::bigint, 'slot numbers go on where they were'
+    pg_sequence_last_value('app_jobs.slot_number'),
+    '>=',
+    9000::bigint,
+    'slot numbers go on where they were'
 );
 select set_eq(
     $$select j.key from app_jobs.get_jobs('w', job_limit => 9) as j$$, array['restored', 'new'],
@@ -42,28 +51,43 @@ select set_eq(
 delete from app_jobs.jobs;
 insert into app_jobs.jobs (task_identifier, slot, line, key, run_at) values
 ('t', 8001, '', 'ready', now()), ('t', 8002, null, 'due', now());
-insert into app_jobs.jobs (task_identifier, slot, key, locked_by, locked_at, lease_expires_at) values
+insert into app_jobs.jobs (
+    task_identifier, slot, key, locked_by, locked_at, lease_expires_at
+) values
 ('t', 8003, 'expired', 'w', now(), now());
-insert into app_jobs.jobs (task_identifier, slot, key, queue_name, seat, locked_by, locked_at) values
+insert into app_jobs.jobs (
+    task_identifier, slot, key, queue_name, seat, locked_by, locked_at
+) values
 ('t', 8004, 'seated', 'q', 1, 'w', now());
 delete from app_jobs.open_slots;
 delete from app_jobs.streams;
 delete from app_jobs.alarms;
 select cmp_ok(app_jobs.sweep(), '>=', 5, 'the slots of four jobs, and the current one');
 select isnt(app_jobs.tick(), null, 'a tick');
-select from app_jobs.add_job(identifier => 't', job_key => 'behind', queue_name => 'q', priority => 9);
+select
+from app_jobs.add_job(identifier => 't', job_key => 'behind', queue_name => 'q', priority => 9);
 select set_eq(
-    $$select j.key from app_jobs.get_jobs('w', job_limit => 9) as j$$, array['ready', 'due', 'expired'],
+    $$select j.key from app_jobs.get_jobs('w', job_limit => 9) as j$$,
+    array['ready', 'due', 'expired'],
     'ready, due and expired jobs are found, and a seat is known to be taken'
 );
 select is(app_jobs.sweep(), 0, 'a second sweep finds nothing to do');
 delete from app_jobs.open_slots;
 select is((app_jobs.tick()).relisted > 0, true, 'a tick sweeps if the current slot is not listed');
 insert into app_jobs.jobs (id, task_identifier, slot, line, key) overriding system value
-select max(id) + 1000000, 't', 8001, '', 'high' from app_jobs.jobs;
+select
+    max(id) + 1000000,
+    't',
+    8001,
+    '',
+    'high'
+from app_jobs.jobs;
 select is(app_jobs.sweep() is not null, true, 'a job with a high id was restored');
 select cmp_ok(
-    (app_jobs.add_job(identifier => 't')).id, '>', (app_jobs.find_job('high')).id, 'ids go on behind it'
+    (app_jobs.add_job(identifier => 't')).id,
+    '>',
+    (app_jobs.find_job('high')).id,
+    'ids go on behind it'
 );
 delete from app_jobs.jobs;
 delete from app_jobs.job_errors;
@@ -82,7 +106,8 @@ begin
 end;
 $$;
 select is((app_jobs.tick()).next_due_at, now() + interval '1 h', 'when the next one is due');
-update app_jobs.jobs set run_at = now() - interval '1 s' where key = 'soon';
+update app_jobs.jobs set run_at = now() - interval '1 s'
+where key = 'soon';
 select row_eq(
     'select next_due_at, made_ready from app_jobs.tick()', row(now() + interval '2 h', 1),
     'one was due, the next one is not yet'
@@ -119,7 +144,8 @@ begin
 end;
 $$;
 select row_eq(
-    'select next_due_at, made_ready, expired from app_jobs.tick()', row(now() + interval '1 h', 1, 1),
+    'select next_due_at, made_ready, expired from app_jobs.tick()',
+    row(now() + interval '1 h', 1, 1),
     'what was due in a closed slot'
 );
 select results_eq(
@@ -127,9 +153,12 @@ select results_eq(
     $$values ('lease', now() + interval '1 h'), ('run', now() + interval '1 h')$$,
     'its alarms are set again'
 );
-update app_jobs.jobs set run_at = now() where key = 'd2';
-update app_jobs.jobs set lease_expires_at = now() where key = 'e2';
-update app_jobs.alarms set due_at = now() where slot = -1;
+update app_jobs.jobs set run_at = now()
+where key = 'd2';
+update app_jobs.jobs set lease_expires_at = now()
+where key = 'e2';
+update app_jobs.alarms set due_at = now()
+where slot = -1;
 select row_eq(
     'select next_due_at, made_ready, expired from app_jobs.tick()', row(null::timestamptz, 1, 1),
     'the rest'
@@ -140,11 +169,33 @@ select is_empty('select from app_jobs.alarms where slot = -1', 'silent then');
 delete from app_jobs.job_errors;
 select is(setval('app_jobs.pruned_to', 0), 0::bigint, 'as after a sweep');
 insert into app_jobs.finished_jobs (
-    id, task_identifier, payload, attributes, priority, run_at, attempts, max_attempts, lease, created_at, state,
+    id,
+    task_identifier,
+    payload,
+    attributes,
+    priority,
+    run_at,
+    attempts,
+    max_attempts,
+    lease,
+    created_at,
+    state,
     keep_until
 )
-select n, 't', '{}', '{}', 0, now(), 1, 1, 1, now(), 'failed', now() + n * interval '1 min'
-from unnest(array[-2, -1, 1]) as k(n);
+select
+    n,
+    't',
+    '{}',
+    '{}',
+    0,
+    now(),
+    1,
+    1,
+    1,
+    now(),
+    'failed',
+    now() + n * interval '1 min'
+from unnest(array[-2, -1, 1]) as k (n);
 insert into app_jobs.job_errors (job_id, lease, attempt) values (-2, 1, 1), (1, 1, 1);
 select is((app_jobs.tick()).pruned, 2, 'two are over their time');
 select results_eq('select id from app_jobs.finished_jobs', array[1::bigint], 'one stays');
@@ -160,15 +211,22 @@ begin
     perform setval('app_jobs.went_idle', 77), setval('app_jobs.went_busy', 99), app_jobs.tick();
 end;
 $$;
-select results_eq('select worker_id from app_jobs.workers', array['here'], 'a worker is gone after five minutes');
+select
+    results_eq(
+        'select worker_id from app_jobs.workers',
+        array['here'],
+        'a worker is gone after five minutes'
+    );
 select is(
-    pg_sequence_last_value('app_jobs.went_idle') - pg_sequence_last_value('app_jobs.went_busy'), 1::bigint,
+    pg_sequence_last_value('app_jobs.went_idle') - pg_sequence_last_value('app_jobs.went_busy'),
+    1::bigint,
     'one worker is idle'
 );
 delete from app_jobs.workers;
 select isnt(app_jobs.tick(), null, 'no worker at all');
 select is(
-    pg_sequence_last_value('app_jobs.went_idle') - pg_sequence_last_value('app_jobs.went_busy'), 0::bigint,
+    pg_sequence_last_value('app_jobs.went_idle') - pg_sequence_last_value('app_jobs.went_busy'),
+    0::bigint,
     'none is idle'
 );
 

@@ -1,4 +1,5 @@
--- Names that need quotes are wanted here. noqa: disable=RF05
+-- Names that need quotes are wanted here.
+-- noqa: disable=RF05
 begin;
 \ir include/helpers.sql
 set local client_min_messages = warning;
@@ -238,7 +239,7 @@ create temporary table casts (
 );
 create function pg_temp.fire_casts(
     form text, arguments text, level text default 'row'
-) returns setof text
+) returns text
 language plpgsql
 as $$
 begin

@@ -1,4 +1,4 @@
--- A transaction that has notified cannot be prepared: that this one can shows what the setting does.
+-- A transaction that has notified cannot be prepared: that this one can shows the setting at work.
 begin;
 do $$
 begin
@@ -8,8 +8,8 @@ begin
     perform app_jobs.add_jobs('t', array['{}', '{}']::json[]);
 end;
 $$;
-prepare transaction 'app_jobs_silent';
-rollback prepared 'app_jobs_silent';
+prepare transaction 'app_jobs_silent'; -- noqa: PRS
+rollback prepared 'app_jobs_silent'; -- noqa: PRS
 
 begin;
 \ir include/helpers.sql

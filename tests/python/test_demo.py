@@ -7,6 +7,9 @@ import subprocess
 import sys
 
 import psycopg
+import pytest
+
+from app_jobs.demo import TABLES, add_up_package, connection, count_document
 
 PROVED = "Proved: each document was counted exactly once."
 
@@ -48,6 +51,29 @@ def test_it_fails_when_nothing_had_to_be_recovered(database: str) -> None:
         assert ran.returncode == 1, ran.stdout
         assert "20 documents, 20 of them counted, 20 added up" in ran.stdout
         assert "nothing had to be recovered" in ran.stdout
+
+
+def test_a_job_that_runs_again_does_nothing(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", database)
+    with connection() as db:
+        db.execute(TABLES)
+        row = db.execute(
+            "insert into app_jobs_demo.documents (path, package, content)"
+            " values ('a.py', 'a', E'one two;\n') returning id::text"
+        ).fetchone()
+        assert row is not None
+        payload = {"id": row[0]}
+        for outcome in ("done", "already done"):
+            assert count_document(payload) == outcome
+        for outcome in ("done", "already done"):
+            assert add_up_package(payload) == outcome
+        jobs = "select task_identifier, queue_name from app_jobs.jobs order by id"
+        assert db.execute(jobs).fetchall() == [
+            ("demo_count_document", None),
+            ("demo_add_up_package", "demo.a"),
+        ]
+        totals = "select * from app_jobs_demo.package_stats"
+        assert db.execute(totals).fetchall() == [("a", 1, 2, 1, 1)]
 
 
 def test_it_complains_about_a_database_that_is_not_there() -> None:

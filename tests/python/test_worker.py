@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+import app_jobs
 from app_jobs import Client, Fail, JobContext, Snooze, Tasks, Worker
 from app_jobs.errors import BadArgument, SchemaMissing
 
@@ -354,9 +355,11 @@ def test_a_job_with_a_short_lease_of_its_own_keeps_it(
     client: Client, tasks: Tasks, running: Running, until: Until
 ) -> None:
     enough = threading.Event()
+    attempts = []
 
     @tasks.task("t")
-    def handler() -> None:
+    def handler(ctx: JobContext) -> None:
+        attempts.append(ctx.attempt)
         enough.wait(PATIENCE)
 
     with running():  # a lease of a minute, renewed every 20 s
@@ -364,6 +367,7 @@ def test_a_job_with_a_short_lease_of_its_own_keeps_it(
         until(LONG_HELD)
         enough.set()
         until(NO_JOBS)
+    assert attempts == [1]
 
 
 @pytest.mark.parametrize("kind", ["async", "sync"])
@@ -481,6 +485,13 @@ def test_a_job_whose_lease_is_over_is_not_started(
 # --- wake-ups ---
 
 
+@pytest.fixture
+def no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle worker looks for jobs only when it is woken, or when one is due."""
+    monkeypatch.setattr(app_jobs.worker, "FIRST_LOOK", 3600.0)
+
+
+@pytest.mark.usefixtures("no_looks")
 def test_an_idle_worker_is_woken_by_a_notification(
     client: Client, tasks: Tasks, running: Running, until: Until
 ) -> None:
@@ -499,6 +510,7 @@ def test_an_idle_worker_is_woken_by_a_notification(
             until(NO_JOBS)
 
 
+@pytest.mark.usefixtures("no_looks")
 def test_a_scheduled_job_starts_at_its_time(
     client: Client,
     tasks: Tasks,

@@ -49,6 +49,7 @@ log = logging.getLogger("app_jobs.worker")
 
 BUSY_PAUSE = 0.005  # seconds between looks for jobs while there were some a moment ago
 BUSY_WITHIN = 0.02  # seconds between two finds that make a worker busy
+FIRST_LOOK = 0.01  # seconds after which an idle worker looks again, doubled up to poll_interval
 BUSY_FOR = 0.05  # seconds without a find that make it idle again
 
 
@@ -261,8 +262,6 @@ class Worker:
                 if now - self._ticked_at > 1:
                     await self._tick()
                 found_at = now
-                if not self._listening:
-                    looks = 0
             elif now - found_at < BUSY_FOR and lane not in self._idle_lanes:
                 await lane.wake.wait(BUSY_PAUSE)
             elif lane not in self._idle_lanes:
@@ -271,7 +270,7 @@ class Worker:
                 await self._set_idle(lane, True)
                 looks = 0
             else:
-                pause = min(0.01 * 2**looks, self._poll) * random.uniform(0.8, 1)
+                pause = min(FIRST_LOOK * 2**looks, self._poll) * random.uniform(0.8, 1)
                 if woken or looks == 0 or now - self._ticked_at > 1:
                     pause = min(pause, await self._tick())
                 looks = min(looks + 1, 30)
