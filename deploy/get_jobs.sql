@@ -138,7 +138,7 @@ begin
         v_left := v_left - v_count;
         exit when v_left = 0 or v_found < v_left + v_count;
         -- Some were parked: look for others behind the last one met.
-        select null, null, j.priority, j.run_at, j.id, null into v_after
+        select null::tid, null::integer, j.priority, j.run_at, j.id, null::text into v_after
         from app_jobs.jobs as j where j.id = v_ids[v_found];
     end loop;
 

@@ -5,6 +5,8 @@ begin;
 
 set local lock_timeout = '5s';
 
+-- Who writes the table or reads the view needs the right to what they call, so queue_line() stands
+-- here in full.
 create table app_jobs.queue_settings (
     line text collate "C" not null,
     database_id uuid,
@@ -13,7 +15,7 @@ create table app_jobs.queue_settings (
     paused boolean not null default false,
     constraint queue_settings_pkey primary key (line),
     constraint queue_settings_line_named check (
-        line = app_jobs.queue_line(database_id, queue_name)
+        line = coalesce(database_id::text, '') || ':' || queue_name
     ),
     constraint queue_settings_max_running_positive check (max_running between 1 and 10000)
 );
@@ -30,7 +32,7 @@ select
 from app_jobs.queue_settings as s
 full join (
     select
-        app_jobs.queue_line(q.database_id, q.queue_name) as line,
+        coalesce(q.database_id::text, '') || ':' || q.queue_name as line,
         q.database_id,
         q.queue_name,
         count(*) as job_count,

@@ -79,8 +79,8 @@ declare
     v_low text := '';
     v_high text;
     v_left integer := look.wanted;
-    v_seen integer[] := '{}';
-    v_from app_jobs.place[] := '{}';
+    v_seen integer[] := '{}'::integer[];
+    v_from app_jobs.place[] := '{}'::app_jobs.place[];
     v_head record;
     v_best record;
     v_next record;

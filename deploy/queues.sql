@@ -20,7 +20,7 @@ begin
     from app_jobs.queue_settings as s
     where s.line = free_seats.queue_line;
     if v_paused then
-        return '{}';
+        return '{}'::integer[];
     end if;
     v_seats := coalesce(v_seats, 1);
 
@@ -65,7 +65,7 @@ begin
         select n.seat
         from generate_series(1, v_seats) as n(seat)
         where n.seat <> all(coalesce(v_taken, '{}'))
-        limit free_seats.wanted
+        limit greatest(0, least(free_seats.wanted, v_seats - coalesce(cardinality(v_taken), 0)))
     );
 end;
 $$;

@@ -79,7 +79,7 @@ begin
     into v_object
     from pg_catalog.pg_attribute as a
     where a.attrelid = row_as_json.relation and a.attnum > 0 and not a.attisdropped;
-    return '{' || v_object || '}';
+    return ('{' || v_object || '}')::json;
 end;
 $$;
 
@@ -141,7 +141,8 @@ end;
 $$;
 
 create function app_jobs.check_trigger(
-    relation oid, trigger_name text, arguments text[], fewest integer, most integer, form text
+    relation oid, trigger_name text, arguments text[], level text, wanted_level text,
+    fewest integer, most integer, form text
 ) returns void
 language plpgsql
 immutable
@@ -154,6 +155,12 @@ begin
             check_trigger.trigger_name, check_trigger.relation::regclass,
             cardinality(check_trigger.arguments)
             using errcode = '22023', hint = format('Create it again with %s.', check_trigger.form);
+    elsif check_trigger.level <> check_trigger.wanted_level then
+        raise exception 'trigger "%" on table % fires for each %',
+            check_trigger.trigger_name, check_trigger.relation::regclass,
+            lower(check_trigger.level)
+            using errcode = '22023',
+                hint = format('Create it again for each %s.', lower(check_trigger.wanted_level));
     elsif char_length(check_trigger.arguments[2]) not between 1 and 126 then
         raise exception 'trigger "%" on table %: argument task is "%"',
             check_trigger.trigger_name, check_trigger.relation::regclass,
@@ -174,9 +181,11 @@ declare
     v_tenant uuid;
 begin
     if v_column is null then
-        v_tenant := nullif(arguments[1], '');
+        v_tenant := nullif(arguments[1], '')::uuid;
     else
-        v_tenant := app_jobs.field_as_json(row_given, 'uuid'::regtype, v_column) #>> '{}';
+        v_tenant := (
+            app_jobs.field_as_json(row_given, 'uuid'::regtype, v_column) #>> '{}'
+        )::uuid;
     end if;
     perform app_jobs.add_job(v_tenant, arguments[2], payload);
 end;
@@ -194,7 +203,7 @@ declare
     v_row record := case when tg_op = 'DELETE' then old else new end;
 begin
     perform app_jobs.check_trigger(
-        tg_relid, tg_name, v_arguments, 2, 3,
+        tg_relid, tg_name, v_arguments, tg_level, 'ROW', 2, 3,
         '(''tenant'', ''task'') or (''tenant'', ''task'', ''id column'')'
     );
     perform app_jobs.add_job_for_row(v_row, tg_relid, tg_name, v_arguments, json_build_object(
@@ -217,7 +226,9 @@ declare
     v_arguments constant text[] := coalesce(tg_argv[:], '{}');
     v_row record := case when tg_op = 'DELETE' then old else new end;
 begin
-    perform app_jobs.check_trigger(tg_relid, tg_name, v_arguments, 2, 2, '(''tenant'', ''task'')');
+    perform app_jobs.check_trigger(
+        tg_relid, tg_name, v_arguments, tg_level, 'ROW', 2, 2, '(''tenant'', ''task'')'
+    );
     perform app_jobs.add_job_for_row(
         v_row, tg_relid, tg_name, v_arguments, app_jobs.row_as_json(v_row, tg_relid)
     );
@@ -237,7 +248,7 @@ declare
     v_payload json;
 begin
     perform app_jobs.check_trigger(
-        tg_relid, tg_name, v_arguments, 3, 1602, '(''tenant'', ''task'', ''field'', …)'
+        tg_relid, tg_name, v_arguments, tg_level, 'ROW', 3, 1602, '(''tenant'', ''task'', ''field'', …)'
     );
     select json_object_agg(
         f.name,
@@ -266,29 +277,33 @@ declare
     v_payloads json[];
     v_tenants uuid[];
 begin
-    perform app_jobs.check_trigger(tg_relid, tg_name, v_arguments, 2, 2, '(''tenant'', ''task'')');
-    if tg_level <> 'STATEMENT' or tg_op = 'TRUNCATE' then
-        raise exception 'trigger "%" on table % fires for each % on %',
-            tg_name, tg_relid::regclass, lower(tg_level), lower(tg_op)
-            using errcode = '22023',
-                hint = 'Create one per event: after insert, update or delete, for each statement.';
-    end if;
+    perform app_jobs.check_trigger(
+        tg_relid, tg_name, v_arguments, tg_level, 'STATEMENT', 2, 2, '(''tenant'', ''task'')'
+    );
     v_column := app_jobs.tenant_column(tg_relid, tg_name, v_arguments[1]);
     -- asked once per statement, not once per row
     if app_jobs.has_own_cast_to_json(
         (select c.reltype from pg_catalog.pg_class as c where c.oid = tg_relid)
     ) then
-        if tg_op = 'DELETE' then
-            v_payloads := array(select app_jobs.row_as_json(r, tg_relid) from old_rows as r);
-        else
-            v_payloads := array(select app_jobs.row_as_json(r, tg_relid) from new_rows as r);
-        end if;
+        -- as in field_as_json(); columns can only be listed in dynamic SQL, as quoted identifiers
+        execute (
+            select format(
+                'select array(select to_json(r) from (select %s from %s) as r)',
+                string_agg(format(
+                    '%1$I%2$s as %1$I', a.attname,
+                    case when app_jobs.has_own_cast_to_json(a.atttypid) then '::text' end
+                ), ', ' order by a.attnum),
+                case tg_op when 'DELETE' then 'old_rows' else 'new_rows' end
+            )
+            from pg_catalog.pg_attribute as a
+            where a.attrelid = tg_relid and a.attnum > 0 and not a.attisdropped
+        ) into v_payloads;
     elsif tg_op = 'DELETE' then
         v_payloads := array(select to_json(r) from old_rows as r);
     else
         v_payloads := array(select to_json(r) from new_rows as r);
     end if;
-    if v_payloads <> '{}' then
+    if cardinality(v_payloads) > 0 then
         v_tenants := case
             when v_column is null then array[nullif(v_arguments[1], '')::uuid]
             else array(
@@ -311,8 +326,9 @@ revoke all on function app_jobs.field_as_json(record, oid, text) from public;
 revoke all on function app_jobs.row_as_json(record, oid) from public;
 revoke all on function app_jobs.column_type(oid, text, text, text) from public;
 revoke all on function app_jobs.tenant_column(oid, text, text) from public;
-revoke all on function app_jobs.check_trigger(oid, text, text[], integer, integer, text)
-from public;
+revoke all on function app_jobs.check_trigger(
+    oid, text, text[], text, text, integer, integer, text
+) from public;
 revoke all on function app_jobs.add_job_for_row(record, oid, text, text[], json) from public;
 revoke all on function app_jobs.tg_add_job_with_row_id() from public;
 revoke all on function app_jobs.tg_add_job_with_row() from public;
@@ -362,12 +378,14 @@ trigger_name  the trigger
 tenant        a uuid, the name of a uuid column, or ''''
 
 Returns: the column; null for a uuid or ''''. Errors: 22023. Roles: internal.';
-comment on function app_jobs.check_trigger(oid, text, text[], integer, integer, text) is
+comment on function app_jobs.check_trigger(oid, text, text[], text, text, integer, integer, text) is
 'Refuse a trigger with a wrong number of arguments, or no task.
 
 relation      the table
 trigger_name  the trigger
 arguments     its arguments
+level         ROW or STATEMENT: what it fires for
+wanted_level  what it should
 fewest, most  how many it takes
 form          how it should be, for the hint
 

@@ -19,8 +19,8 @@ begin
         ('column_type(relation oid, trigger_name text, argument text, name text)', 'oid', ''),
         ('tenant_column(relation oid, trigger_name text, tenant text)', 'text', ''),
         (
-            'check_trigger(relation oid, trigger_name text, arguments text[], fewest integer, '
-            'most integer, form text)',
+            'check_trigger(relation oid, trigger_name text, arguments text[], level text, '
+            'wanted_level text, fewest integer, most integer, form text)',
             'void', ''
         ),
         (

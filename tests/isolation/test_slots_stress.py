@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +51,11 @@ class Stress:
         self.added: set[int] = set()
         self.done: Counter[int] = Counter()
         self.turns = 0
+        self.stopped = False
 
     def age(self) -> float:
         age = time.monotonic() - self.started
-        assert age < PATIENCE, f"{len(self.added)} added, {len(self.done)} done"
+        assert age < PATIENCE and not self.stopped, f"{len(self.added)} added, {len(self.done)} done"
         return age
 
     def all_done(self) -> bool:
@@ -155,7 +156,9 @@ def test_nothing_is_lost_doubled_or_overrun(database: str) -> None:
         threads = [pool.submit(stress.produce, number) for number in range(6)]
         threads += [pool.submit(stress.work, number) for number in range(4)]
         threads += [pool.submit(stress.watch)]
-        for thread in threads:
+        ended, others = wait(threads, return_when=FIRST_EXCEPTION)
+        stress.stopped = bool(others)
+        for thread in ended:
             thread.result()
 
     assert set(stress.done) == stress.added

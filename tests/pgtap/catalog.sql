@@ -329,7 +329,9 @@ select is_empty(
     where
         f.language = 'plpgsql'
         -- its loop is left by return alone
-        and (f.name, c.message) <> ('enter_slot', 'control reached end of function without RETURN')$$,
+        and (f.name, c.message) <> ('enter_slot', 'control reached end of function without RETURN')
+        -- its columns are quoted by format('%I') within string_agg(), which is not seen through
+        and (f.name, c.level) <> ('tg_add_jobs_with_rows', 'security')$$,
     'plpgsql_check has nothing to say'
 );
 \endif

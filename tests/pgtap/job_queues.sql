@@ -38,5 +38,13 @@ select
     )
 from unnest(array[0, 10001]) as m (n);
 
+-- who may set them
+select is(
+    pg_temp.callers(
+        $$insert into app_jobs.queue_settings (line, queue_name) values (':s', 's')$$
+    ),
+    'operator', 'who may set queues'
+);
+
 select finish();
 rollback;

@@ -123,7 +123,8 @@ end;
 $$;
 select is((app_jobs.tick()).expired, 1, 'a lease is over');
 select row_eq(
-    $$select line collate "default", locked_by, attempts, last_error from app_jobs.find_job('soon')$$,
+    $$select line collate "default", locked_by, attempts, last_error
+    from app_jobs.find_job('soon')$$,
     row(''::text, null::text, 1, 'lease expired'::text), 'its job is ready again'
 );
 select row_eq(

@@ -387,7 +387,7 @@ from (
 ) as c (arguments, message);
 select is(
     pg_temp.complaint($$'', 't'$$, 'tg_add_jobs_with_rows'),
-    '22023 trigger "our trigger" on table "it""s" fires for each row on insert', 'row-level'
+    '22023 trigger "our trigger" on table "it""s" fires for each row', 'row-level'
 );
 select
     matches(

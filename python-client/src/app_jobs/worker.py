@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import faulthandler
 import logging
+import math
 import os
 import random
 import signal
@@ -111,6 +112,7 @@ class Worker:
         self._listening = False
         self._idle_lanes: set[Lane] = set()
         self._ticked_at = 0.0
+        self._due_at = math.inf
 
     # --- life ---
 
@@ -270,17 +272,21 @@ class Worker:
                 await self._set_idle(lane, True)
                 looks = 0
             else:
+                if woken or looks == 0 or now >= min(self._due_at, self._ticked_at + 1):
+                    await self._tick()
                 pause = min(FIRST_LOOK * 2**looks, self._poll) * random.uniform(0.8, 1)
-                if woken or looks == 0 or now - self._ticked_at > 1:
-                    pause = min(pause, await self._tick())
                 looks = min(looks + 1, 30)
-                woken = await lane.wake.wait(pause)
+                woken = await lane.wake.wait(min(pause, self._due_at - monotonic()))
 
-    async def _tick(self) -> float:
-        """Do some housekeeping; return in how many seconds the next scheduled job is due."""
-        self._ticked_at = monotonic()
+    async def _tick(self) -> None:
+        """Do some housekeeping, and note when the next scheduled job is due."""
         seconds = await self._claims.insist(_sql.TICK_SECONDS)
-        return self._poll if seconds is None else max(0.0, seconds) + 0.001
+        self._ticked_at = monotonic()
+        if seconds is None:
+            self._due_at = math.inf
+        else:
+            # One that is due and still there is locked by somebody: no reason to hurry.
+            self._due_at = self._ticked_at + (seconds + 0.001 if seconds > 0 else BUSY_FOR)
 
     async def _set_idle(self, lane: Lane, idle: bool) -> None:
         was_idle = bool(self._idle_lanes)
