@@ -25,12 +25,12 @@ as $$
 #variable_conflict use_column
 declare
     v_tids tid[];
+    v_results json[];
     v_queued boolean;
     v_lines text[];
     v_tasks text[];
     v_ids bigint[];
     v_claimed_again boolean;
-    v_keeps boolean;
 begin
     perform app_jobs.check_worker_id(complete_jobs.worker_id);
     perform app_jobs.check_not_null(
@@ -49,11 +49,13 @@ begin
     -- The fence: whoever does not hold the lease any more ends nothing. Rows that others have
     -- locked are skipped, since a producer may have one locked until the end of a long transaction:
     -- they are not returned, so try them again.
-    select array_agg(h.ctid), bool_or(h.seat is not null)
-    into v_tids, v_queued
+    select array_agg(h.ctid), array_agg(h.result), bool_or(h.seat is not null)
+    into v_tids, v_results, v_queued
     from (
-        select j.ctid, j.seat
-        from unnest(complete_jobs.job_ids, complete_jobs.leases) as given(id, lease)
+        select j.ctid, given.result, j.seat
+        from unnest(
+            complete_jobs.job_ids, complete_jobs.leases, complete_jobs.results
+        ) as given(id, lease, result)
         inner join app_jobs.jobs as j on j.id = given.id
         where
             j.locked_by = complete_jobs.worker_id
@@ -67,33 +69,28 @@ begin
         select q.queue_lines, q.tasks into v_lines, v_tasks from app_jobs.queues_left(v_tids) as q;
     end if;
 
-    v_keeps := exists (select from app_jobs.tasks as t where t.keep_completed > interval '0');
-    with gone as materialized (
-        delete from app_jobs.jobs as j
-        where j.ctid = any(v_tids)
-        returning j.*
-    ),
-
-    kept as (
+    perform from app_jobs.tasks as t where t.keep_completed > interval '0';
+    if found then
         insert into app_jobs.finished_jobs (
             id, database_id, queue_name, task_identifier, payload, attributes, priority, run_at,
-            attempts,
-            max_attempts, lease, key, last_error, retry_after, created_at, started_at, state,
-            finished_by, result,
-            keep_until
+            attempts, max_attempts, lease, key, last_error, retry_after, created_at, started_at,
+            state, finished_by, result, keep_until
         )
         select
-            g.id, g.database_id, g.queue_name, g.task_identifier, g.payload, g.attributes,
-            g.priority, g.run_at,
-            g.attempts, g.max_attempts, g.lease, g.key, g.last_error, g.retry_after, g.created_at,
-            g.locked_at,
-            'completed', g.locked_by,
-            complete_jobs.results[array_position(complete_jobs.job_ids, g.id)],
+            j.id, j.database_id, j.queue_name, j.task_identifier, j.payload, j.attributes,
+            j.priority, j.run_at, j.attempts, j.max_attempts, j.lease, j.key, j.last_error,
+            j.retry_after, j.created_at, j.locked_at, 'completed', j.locked_by, h.result,
             clock_timestamp() + t.keep_completed
-        from gone as g
-        inner join app_jobs.tasks as t on t.task_identifier = g.task_identifier
-        where v_keeps and t.keep_completed > interval '0'
-        returning id
+        from unnest(v_tids, v_results) as h(tid, result)
+        inner join app_jobs.jobs as j on j.ctid = h.tid
+        inner join app_jobs.tasks as t on t.task_identifier = j.task_identifier
+        where t.keep_completed > interval '0';
+    end if;
+
+    with gone as (
+        delete from app_jobs.jobs as j
+        where j.ctid = any(v_tids)
+        returning j.id, j.lease
     )
 
     select array_agg(g.id), bool_or(g.lease > 1) into v_ids, v_claimed_again from gone as g;
