@@ -47,6 +47,7 @@ test-python: ## client, worker, console command, migrator
 test-deploy: ## Sqitch and the migrator; verify and revert of every change
 pages: export APP_JOBS_FULL := 1
 pages: ## long: pages touched by claims, with millions of jobs
+chaos: export APP_JOBS_CHAOS_JOBS := 10000
 chaos: ## long: workers and backends killed
 bench: ## long: jobs per second, latencies
 test-pgtap test-isolation test-python test-deploy pages chaos bench: system $(VENV)/dev

@@ -218,17 +218,22 @@ as $$
 #variable_conflict use_column
 declare
     v_highest integer;
+    v_ids constant regclass := pg_get_serial_sequence('app_jobs.jobs', 'id');
+    v_last_id bigint;
     v_unlisted integer[];
     v_current integer;
     v_listed integer;
 begin
     perform setval('app_jobs.swept_at', extract(epoch from clock_timestamp())::bigint);
     perform setval('app_jobs.pruned_to', 0);
-    perform setval(pg_get_serial_sequence('app_jobs.jobs', 'id'), greatest(
-        pg_sequence_last_value(pg_get_serial_sequence('app_jobs.jobs', 'id')::regclass),
+    -- A sequence is only ever set forward, and only if it is behind: others draw numbers meanwhile.
+    v_last_id := greatest(
         (select j.id from app_jobs.jobs as j order by j.id desc limit 1),
         (select f.id from app_jobs.finished_jobs as f order by f.id desc limit 1)
-    ));
+    );
+    if v_last_id > coalesce(pg_sequence_last_value(v_ids), 0) then
+        perform setval(v_ids, v_last_id);
+    end if;
     if pg_sequence_last_value('app_jobs.activity') is null then
         perform setval('app_jobs.activity', 0);
     end if;
@@ -314,19 +319,25 @@ begin
     select (select max(u.slot) from used as u), array_agg(n.slot)
     into v_highest, v_unlisted
     from unlisted as n
-    where n.slot is not null;
+    where
+        n.slot is not null
+        -- by the same snapshot: one that is closed a moment later is not unlisted
+        and n.slot not in (select o.slot from app_jobs.open_slots as o);
 
-    perform setval('app_jobs.slot_number', greatest(
+    v_highest := greatest(
         v_highest,
-        pg_sequence_last_value('app_jobs.slot_number'),
         pg_sequence_last_value('app_jobs.slot_current'),
         (select o.slot from app_jobs.open_slots as o order by o.slot desc limit 1)
-    ));
-    -- So must the current one, or what producers write now would be seen by nobody.
-    v_current := coalesce(
-        pg_sequence_last_value('app_jobs.slot_current'), nextval('app_jobs.slot_number')
     );
-    perform setval('app_jobs.slot_current', v_current);
+    if v_highest > coalesce(pg_sequence_last_value('app_jobs.slot_number'), 0) then
+        perform setval('app_jobs.slot_number', v_highest);
+    end if;
+    -- So must the current one, or what producers write now would be seen by nobody.
+    -- While we are in it nobody can close it.
+    if pg_sequence_last_value('app_jobs.slot_current') is null then
+        perform setval('app_jobs.slot_current', nextval('app_jobs.slot_number'));
+    end if;
+    v_current := app_jobs.enter_slot();
     insert into app_jobs.open_slots (slot)
     select u.slot from unnest(v_unlisted || v_current) as u(slot)
     on conflict on constraint open_slots_pkey do nothing;

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
 JOBS = 200
 SCHEDULED = 50
-PAUSE = 0.05  # seconds between two jobs, so that the worker is idle in between
-READY = "select exists (select from app_jobs.workers where idle)"
+PAUSE = 0.05  # seconds between two jobs: the worker is idle meanwhile
+IDLE = "select exists (select from app_jobs.workers where idle)"
+ALL_STARTED = "select (select count(*) from starts) = (select count(*) from wanted)"
+ADD = "select id from app_jobs.add_job(identifier => 'note')"
+SCHEDULE = """
+    insert into wanted
+    select j.id, j.run_at
+    from generate_series(1, %s) as n
+    cross join app_jobs.add_job(
+        identifier => 'note',
+        run_at => now() + interval '1 second' + (n + random() / 2) * interval '0.1 seconds'
+    ) as j
+"""
 PERCENTILES = """
     select percentile_cont(array[0.5, 0.9, 0.99, 1]) within group (
         order by 1000 * extract(epoch from s.at - w.wanted_at)
@@ -25,14 +36,17 @@ PERCENTILES = """
 """
 
 
-def wait_for(connection: psycopg.Connection[tuple[object]], query: str) -> None:
-    deadline = time.monotonic() + 30
+def wait_for(connection: psycopg.Connection[Any], query: str) -> None:
+    """Ask until the answer is true."""
+    deadline = time.monotonic() + 60
     while connection.execute(query.encode()).fetchone() != (True,):
         assert time.monotonic() < deadline, query
 
 
-def report(connection: psycopg.Connection[tuple[list[float]]], what: str) -> None:
-    row = connection.execute(PERCENTILES.encode()).fetchone()
+def report(connection: psycopg.Connection[Any], what: str) -> None:
+    """Print how long after the time that was wanted the jobs have started."""
+    wait_for(connection, ALL_STARTED)
+    row = connection.execute(PERCENTILES).fetchone()
     assert row
     p50, p90, p99, worst = row[0]
     print(f"{what}: p50 {p50:.1f}, p90 {p90:.1f}, p99 {p99:.1f}, max {worst:.1f} ms")
@@ -40,7 +54,6 @@ def report(connection: psycopg.Connection[tuple[list[float]]], what: str) -> Non
 
 
 def test_latency(database: str) -> None:
-    all_started = "select (select count(*) from starts) = (select count(*) from wanted)"
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("create table wanted (id bigint, wanted_at timestamptz)")
         connection.execute("create table starts (id bigint, at timestamptz)")
@@ -50,27 +63,22 @@ def test_latency(database: str) -> None:
             env={**os.environ, "DATABASE_URL": database},
             stderr=subprocess.DEVNULL,
         )
+        print()
         try:
-            wait_for(connection, READY)
-            print()
+            wait_for(connection, IDLE)
             for _ in range(JOBS):
                 time.sleep(PAUSE)
-                with connection.transaction():
-                    row = connection.execute("select id from app_jobs.add_job(identifier => 'note')")
-                    job = row.fetchone()
-                committed_at = time.time()
-                connection.execute("insert into wanted values (%s, to_timestamp(%s))", [*job, committed_at])
-            wait_for(connection, all_started)
-            report(connection, f"commit to start, {JOBS} jobs")
-
-            connection.execute(
-                "insert into wanted select j.id, j.run_at from generate_series(1, %s) as n,"
-                " app_jobs.add_job(identifier => 'note', run_at => now() + interval '1 s' + n * interval '0.1 s'"
-                " + random() * interval '0.05 s') as j",
-                [SCHEDULED],
-            )
-            wait_for(connection, all_started)
-            report(connection, f"due to start, {SCHEDULED} scheduled jobs")
+                connection.execute("begin")
+                row = connection.execute(ADD).fetchone()
+                assert row
+                commit_at = time.time()
+                connection.execute("commit")
+                connection.execute(
+                    "insert into wanted values (%s, to_timestamp(%s))", [row[0], commit_at]
+                )
+            report(connection, f"from commit to start, {JOBS} jobs")
+            connection.execute(SCHEDULE, [SCHEDULED])
+            report(connection, f"from run_at to start, {SCHEDULED} scheduled jobs")
         finally:
             worker.send_signal(signal.SIGTERM)
             worker.wait()

@@ -23,7 +23,7 @@ JOBS = int(os.environ.get("APP_JOBS_CHAOS_JOBS", "1500"))
 KILLS = 10 if JOBS >= 10_000 else 3  # of workers that held jobs: fewer prove nothing
 WORKERS = 3
 LEASE = 5  # seconds
-SLACK = 3  # seconds until somebody ticks and a handler has run again
+SLACK = 5  # seconds until somebody ticks and a handler has run again
 PATIENCE = 60 + JOBS // 50  # seconds
 
 SETUP = """
@@ -95,7 +95,9 @@ class Fleet:
         """Kill a worker and start another one in its place; return the dead one's name."""
         place = random.randrange(WORKERS)
         name, process = self.workers[place]
-        assert process.poll() is None, f"{name} has ended by itself: {self._log.read_text()[-5000:]}"
+        assert process.poll() is None, (
+            f"{name} has ended by itself: {self._log.read_text()[-5000:]}"
+        )
         process.kill()
         process.wait()
         self.workers[place] = self._start()

@@ -41,7 +41,7 @@ def test_nobody_waits_for_a_producer(database: str) -> None:
         assert call("select id from app_jobs.get_jobs('other', job_limit => 9)") == [free]
         complete = f"select app_jobs.complete_jobs('worker', array[{running}, {held}])"
         assert call(complete) == [held], "the key's old holder is skipped while its row is locked"
-        assert call("select app_jobs.complete_jobs('other', array[%d])" % free) == [free]
+        assert call(f"select app_jobs.complete_jobs('other', array[{free}])") == [free]
         assert call("select relisted from app_jobs.tick()") == [0]
 
         for producer in producers:

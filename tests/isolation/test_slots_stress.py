@@ -1,4 +1,4 @@
-"""Producers of all kinds, claims, ticks and queues at once: nothing is lost, doubled or overrun."""
+"""Producers of all kinds, claims, ticks, sweeps, queues at once: nothing lost, doubled, overrun."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ class Stress:
 
     def age(self) -> float:
         age = time.monotonic() - self.started
-        assert age < PATIENCE and not self.stopped, f"{len(self.added)} added, {len(self.done)} done"
+        assert age < PATIENCE and not self.stopped, (
+            f"{len(self.added)} added, {len(self.done)} done"
+        )
         return age
 
     def all_done(self) -> bool:
@@ -139,6 +141,7 @@ class Stress:
                 row = connection.execute("select closed, relisted from app_jobs.tick()").fetchone()
                 assert row and row[1] == 0, "a slot was not listed"
                 self.turns += row[0]
+                assert connection.execute("select app_jobs.sweep()").fetchone() == (0,)
                 assert connection.execute("select * from spec.lost").fetchall() == []
                 assert connection.execute(OVERRUN.encode()).fetchall() == []
                 time.sleep(0.03)

@@ -47,7 +47,8 @@ async def wait(payload):
 @tasks.task("hang")
 async def hang(payload):
     print("hanging", flush=True)
-    time.sleep(3600)
+    while True:  # a signal that comes just before a long sleep would wait for its end
+        time.sleep(0.05)
 """
 
 

@@ -363,7 +363,7 @@ def test_a_job_with_a_short_lease_of_its_own_keeps_it(
         enough.wait(PATIENCE)
 
     with running():  # a lease of a minute, renewed every 20 s
-        client.add_job(identifier="t", retry_after=SECOND)
+        client.add_job(identifier="t", retry_after=3 * SECOND)
         until(LONG_HELD)
         enough.set()
         until(NO_JOBS)
