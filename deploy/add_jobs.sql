@@ -328,8 +328,8 @@ comment on function app_jobs.add_jobs(json) is
 specs  array of objects whose keys are add_job()''s argument names
 
 Returns: ids, in input order. Errors: 22004, 22023 and others of class 22, naming the index of the
-element, from 0. Locks: the current slot, shared; jobs under the keys given. Roles:
-app_jobs_producer.';
+element, from 0; 40P01 if another call takes the same keys in another order: try again. Locks: the
+current slot, shared; jobs under the keys given. Roles: app_jobs_producer.';
 comment on function app_jobs.add_jobs(
     text, json[], uuid, text, timestamptz, integer, integer, jsonb, interval
 ) is

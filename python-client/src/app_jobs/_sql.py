@@ -124,7 +124,7 @@ _MOMENT_INDEXES = [_FIELDS.index(name) for name in _MOMENTS]
 # --- what comes out ------------------------------------------------------------------------------
 
 _decoder = json.JSONDecoder()
-_scan: Callable[[str, int], tuple[Any, int]] = _decoder.scan_once
+_scan: Callable[[str, int], tuple[Any, int]] = vars(_decoder)["scan_once"]  # not in typeshed
 
 
 def from_json(text: str) -> Any:
