@@ -626,6 +626,25 @@ def test_it_waits_for_a_database_that_refuses_connections(
     assert count == [1]
 
 
+def test_it_starts_though_it_is_cut_off(
+    database: str, client: Client, tasks: Tasks, running: Running, until: Until
+) -> None:
+    @tasks.task("t")
+    async def handler() -> None: ...
+
+    client.add_job(identifier="t")
+    registering = (
+        "from pg_stat_activity where query ~ 'register_worker' and wait_event = 'relation'"
+    )
+    with psycopg.connect(database) as blocker:
+        blocker.execute("lock table app_jobs.workers in exclusive mode")
+        with running():
+            until(f"(select count(*) = 1 {registering})")
+            blocker.execute(f"select pg_terminate_backend(pid, 5000) {registering}".encode())
+            blocker.commit()
+            until(NO_JOBS)
+
+
 def test_trouble_at_the_start_is_raised(empty_database: str, tasks: Tasks) -> None:
     tasks.task("t")(lambda: None)
     with pytest.raises(SchemaMissing):

@@ -48,6 +48,7 @@ from app_jobs.tasks import JobContext, Tasks
 
 log = logging.getLogger("app_jobs.worker")
 
+UNANSWERED = 3  # tries at the start before a server that does not answer is taken to be absent
 BUSY_PAUSE = 0.005  # seconds between looks for jobs while there were some a moment ago
 BUSY_WITHIN = 0.02  # seconds between two finds that make a worker busy
 FIRST_LOOK = 0.01  # seconds after which an idle worker looks again, doubled up to poll_interval
@@ -142,10 +143,7 @@ class Worker:
 
     async def run_async(self) -> None:
         """Run on the current event loop until stop(). To cancel it stops at once, and cleanly."""
-        async with AsyncClient(self._dsn, schema=self._schema) as client:
-            names = [task.name for task in self._tasks]
-            host = socket.gethostname()
-            await client.register_worker(self.worker_id, host, os.getpid(), names)
+        await self._register()
         self._loop = asyncio.get_running_loop()
         self._stop_wanted = asyncio.Event()
         self._stop_now = asyncio.Event()
@@ -169,6 +167,28 @@ class Worker:
             raise
         finally:
             await asyncio.shield(self._end(stop, background))
+
+    async def _register(self) -> None:
+        """Check the schema's version and say that this worker starts.
+
+        A server that cannot be reached is a mistake to tell; one that cuts us off is trouble that
+        passes. The third time that no server answers, it is not there.
+        """
+        names = [task.name for task in self._tasks]
+        unanswered = 0
+        for pause in growing_pauses():
+            try:
+                async with AsyncClient(self._dsn, schema=self._schema) as client:
+                    await client.register_worker(
+                        self.worker_id, socket.gethostname(), os.getpid(), names
+                    )
+                    return
+            except psycopg.Error as error:
+                unanswered += error.sqlstate is None
+                if unanswered == UNANSWERED or not is_trouble(error):
+                    raise
+                log_trouble("start", error)
+            await asyncio.sleep(pause)
 
     def _make_lanes(self) -> list[Lane]:
         lanes: list[Lane] = []
