@@ -45,10 +45,14 @@ declare
     v_value json;
 begin
     -- to_json() would run a cast to json that the owner of a type has made, and here it would run
-    -- with our rights: such a value goes through its text form. A record's field can only be named
-    -- in dynamic SQL, as a quoted identifier.
+    -- with our rights: such a value goes through its type's output function, which is what format()
+    -- calls (a cast to text may be theirs, too). A record's field can only be named in dynamic SQL,
+    -- as a quoted identifier.
     if app_jobs.has_own_cast_to_json(field_as_json.type) then
-        execute format('select to_json(($1).%I::text)', field_as_json.name)
+        execute format(
+            'select to_json(format(''%%s'', ($1).%1$I)) where ($1).%1$I is distinct from null',
+            field_as_json.name
+        )
         into v_value using field_as_json.row_given;
     else
         execute format('select to_json(($1).%I)', field_as_json.name)
@@ -290,8 +294,12 @@ begin
             select format(
                 'select array(select to_json(r) from (select %s from %s) as r)',
                 string_agg(format(
-                    '%1$I%2$s as %1$I', a.attname,
-                    case when app_jobs.has_own_cast_to_json(a.atttypid) then '::text' end
+                    case when app_jobs.has_own_cast_to_json(a.atttypid)
+                        then 'case when %1$I is distinct from null'
+                            ' then format(''%%s'', %1$I) end as %1$I'
+                        else '%1$I'
+                    end,
+                    a.attname
                 ), ', ' order by a.attnum),
                 case tg_op when 'DELETE' then 'old_rows' else 'new_rows' end
             )

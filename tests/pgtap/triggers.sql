@@ -227,6 +227,15 @@ begin
 end;
 $$;
 create cast (pg_temp.mood as json) with function pg_temp.mood_to_json(pg_temp.mood);
+-- nor must one to text
+create function pg_temp.mood_to_text(pg_temp.mood) returns text
+language plpgsql
+as $$
+begin
+    raise exception 'somebody''s code ran as %', current_user;
+end;
+$$;
+create cast (pg_temp.mood as text) with function pg_temp.mood_to_text(pg_temp.mood);
 create domain pg_temp.mood_domain as pg_temp.mood;
 create type pg_temp.nest as (m pg_temp.mood, x integer);
 create temporary table casts (
