@@ -27,7 +27,10 @@ declare
     v_read_committed constant boolean
         := current_setting('transaction_isolation') = 'read committed';
     v_now timestamptz := clock_timestamp();
+    c_lot constant integer := 1000;
     v_left integer := get_jobs.job_limit;
+    v_wanted integer;
+    v_met integer := 0;
     v_most integer := get_jobs.job_limit;
     v_paused text[];
     v_leases jsonb;
@@ -81,13 +84,14 @@ begin
     v_slot := app_jobs.enter_slot();
 
     loop
+        v_wanted := least(v_left, c_lot);
         select
             array_agg(l.tid) filter (where l.queue_line is null),
             array_agg(l) filter (where l.queue_line is not null),
             array_agg(l.id),
             array_agg(distinct l.slot)
         into v_tids, v_queued, v_ids, v_slots
-        from app_jobs.look('', get_jobs.task_identifiers, v_paused, v_left, v_after) as l;
+        from app_jobs.look('', get_jobs.task_identifiers, v_paused, v_wanted, v_after) as l;
         v_found := coalesce(cardinality(v_ids), 0);
         exit when v_found = 0;
 
@@ -136,8 +140,10 @@ begin
 
         v_claimed := v_claimed + v_count;
         v_left := v_left - v_count;
-        exit when v_left = 0 or v_found < v_left + v_count;
-        -- Some were parked: look for others behind the last one met.
+        -- Each queue met costs an advisory lock; the server has some thousands for everybody.
+        v_met := v_met + coalesce(cardinality(v_queued), 0);
+        exit when v_left = 0 or v_found < v_wanted or v_met >= c_lot;
+        -- More are wanted: look behind the last one met.
         select null::tid, null::integer, j.priority, j.run_at, j.id, null::text into v_after
         from app_jobs.jobs as j where j.id = v_ids[v_found];
     end loop;
