@@ -82,6 +82,8 @@ class EmbeddedServer:
         Blocks until connections are accepted. Raises EmbeddedError, with the end of the log, when
         that takes more than a minute.
         """
+        if url := _url_of_running(self._base() / "data"):
+            return url  # perhaps another user's: touch nothing
         user = _unprivileged_user()
         base = self._base_for(user)
         bin_dir = _readable_binaries(self._bin_dir or find_binaries(), base, user)
