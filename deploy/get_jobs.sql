@@ -31,7 +31,6 @@ declare
     v_left integer := get_jobs.job_limit;
     v_wanted integer;
     v_met integer := 0;
-    v_most integer := get_jobs.job_limit;
     v_paused text[];
     v_leases jsonb;
     v_slot integer;
@@ -59,21 +58,16 @@ begin
     end if;
 
     if v_read_committed then
-        -- Alone in its transaction a call may do others' work, too. In a longer one, what it
-        -- touches is locked till its end: then no more than it asks for.
-        if now() = statement_timestamp() then
-            v_most := 1000;
-        end if;
+        -- What is done here stays locked till the end of the transaction, which may be a long one:
+        -- so no more than is asked for, or a hundred where nobody has kept house for a second.
         if pg_sequence_last_value('app_jobs.ticked_at')
             < extract(epoch from v_now) * 1000 - 1000
         then
-            perform app_jobs.keep_house(v_most);
-        else
-            if pg_sequence_last_value('app_jobs.activity') >= 1000 then
-                perform app_jobs.turn_slots();
-            end if;
-            perform app_jobs.make_due_ready(v_most);
+            perform app_jobs.keep_house(greatest(get_jobs.job_limit, 100));
+        elsif pg_sequence_last_value('app_jobs.activity') >= 1000 then
+            perform app_jobs.turn_slots();
         end if;
+        perform app_jobs.make_due_ready(get_jobs.task_identifiers, get_jobs.job_limit);
     end if;
 
     v_paused := array(select t.task_identifier from app_jobs.tasks as t where t.paused);
@@ -141,7 +135,7 @@ begin
         v_claimed := v_claimed + v_count;
         v_left := v_left - v_count;
         -- Each queue met costs an advisory lock; the server has some thousands for everybody.
-        v_met := v_met + coalesce(cardinality(v_queued), 0);
+        v_met := v_met + (select count(distinct q.queue_line) from unnest(v_queued) as q);
         exit when v_left = 0 or v_found < v_wanted or v_met >= c_lot;
         -- More are wanted: look behind the last one met.
         select null::tid, null::integer, j.priority, j.run_at, j.id, null::text into v_after

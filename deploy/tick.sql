@@ -30,26 +30,53 @@ as $$
     )
 $$;
 
-create function app_jobs.make_due_ready(most integer) returns integer
+create function app_jobs.make_due_ready(tasks text[], most integer) returns integer
 language plpgsql
 volatile
 as $$
 #variable_conflict use_column
 declare
+    c_looked_at constant integer := 1000;
+    c_spare constant integer := 100;
     v_now constant timestamptz := clock_timestamp();
+    v_due tid[];
     v_tids tid[];
 begin
+    -- The best of what is due, so that a claim for one job finds it, and some more, since others
+    -- may have locked those; then lock as many as are wanted.
+    v_due := array(
+        select d.ctid
+        from (
+            select j.ctid, j.priority, j.run_at, j.id
+            from app_jobs.due_slots('run', v_now) as s(slot)
+            -- lateral: slot by slot, whatever the statistics say
+            cross join lateral (
+                select w.ctid, w.priority, w.run_at, w.id
+                from app_jobs.jobs as w
+                where
+                    w.slot = s.slot
+                    and w.line is null
+                    and w.locked_by is null
+                    and w.run_at <= v_now
+                    and (
+                        make_due_ready.tasks is null
+                        or w.task_identifier = any(make_due_ready.tasks)
+                    )
+                order by w.run_at
+                limit c_looked_at
+            ) as j
+            limit c_looked_at
+        ) as d
+        order by d.priority, d.run_at, d.id
+        limit make_due_ready.most + c_spare
+    );
     v_tids := array(
         select j.ctid
-        from app_jobs.due_slots('run', v_now) as s(slot)
-        -- lateral: slot by slot, whatever the statistics say
-        cross join lateral (
-            select d.ctid
-            from app_jobs.jobs as d
-            where d.slot = s.slot and d.line is null and d.locked_by is null and d.run_at <= v_now
-            for update skip locked
-        ) as j
+        from app_jobs.jobs as j
+        where j.ctid = any(v_due) and j.line is null and j.locked_by is null
+        order by j.priority, j.run_at, j.id
         limit make_due_ready.most
+        for update skip locked
     );
     if v_tids <> '{}' then
         update app_jobs.jobs as j
@@ -58,7 +85,7 @@ begin
         perform app_jobs.note_arrivals(cardinality(v_tids));
         perform app_jobs.wake_workers();
     end if;
-    -- An alarm that has gone off is set again, or removed. One that would go off within a second is
+    -- An alarm that has gone off is set again, or removed. One that would go off in a moment is
     -- left as it is: to look once more costs less than to write the row for every single job.
     with rung as materialized (
         select a.slot, a.due_at
@@ -90,7 +117,7 @@ begin
     update app_jobs.alarms as a
     set due_at = n.run_at
     from next_due as n
-    where a.slot = n.slot and a.kind = 'run' and n.run_at > v_now + interval '1 second';
+    where a.slot = n.slot and a.kind = 'run' and n.run_at > v_now + interval '0.2 seconds';
     return cardinality(v_tids);
 end;
 $$;
@@ -171,11 +198,11 @@ declare
     v_lines text[];
     v_tasks text[];
 begin
-    -- Each line and task that has parked jobs, once; "#" begins the lines of seats.
+    -- Each line and task that has parked jobs, once. The lines of seats come before '$'.
     with recursive stream_line(line, task) as (
         (
             select s.line, s.task_identifier from app_jobs.streams as s
-            where s.line > '' and s.line not like '#%'
+            where s.line > '$'
             order by s.line, s.task_identifier limit 1
         )
         union all
@@ -183,7 +210,7 @@ begin
         from stream_line as l
         cross join lateral (
             select s.line, s.task_identifier from app_jobs.streams as s
-            where (s.line, s.task_identifier) > (l.line, l.task) and s.line not like '#%'
+            where (s.line, s.task_identifier) > (l.line, l.task)
             order by s.line, s.task_identifier limit 1
         ) as n
     ),
@@ -441,7 +468,7 @@ begin
         end if;
     end if;
     closed := app_jobs.turn_slots();
-    made_ready := app_jobs.make_due_ready(most);
+    made_ready := app_jobs.make_due_ready(null, most);
     expired := app_jobs.end_expired_leases(most);
     moved := app_jobs.move_queues(most);
     pruned := app_jobs.prune_finished(most);
@@ -505,7 +532,7 @@ end;
 $$;
 
 revoke all on function app_jobs.due_slots(text, timestamptz) from public;
-revoke all on function app_jobs.make_due_ready(integer) from public;
+revoke all on function app_jobs.make_due_ready(text[], integer) from public;
 revoke all on function app_jobs.end_expired_leases(integer) from public;
 revoke all on function app_jobs.move_queues(integer) from public;
 revoke all on function app_jobs.sweep() from public;
@@ -526,10 +553,11 @@ kind  run or lease
 now   the time
 
 Roles: internal; the caller pins the plans.';
-comment on function app_jobs.make_due_ready(integer) is
-'Put scheduled jobs whose time has come into the ready line.
+comment on function app_jobs.make_due_ready(text[], integer) is
+'Put scheduled jobs whose time has come into the ready line, the best first.
 
-most  jobs at most
+tasks  tasks wanted; null: all
+most   jobs at most
 
 Returns: jobs made ready. Locks: those jobs, skipping locked ones. Roles: internal; READ COMMITTED
 only.';

@@ -61,7 +61,7 @@ begin
     from (
         values
         ('due_slots(kind text, now timestamp with time zone)', 'SETOF integer', ''),
-        ('make_due_ready(most integer)', 'integer', ''),
+        ('make_due_ready(tasks text[], most integer)', 'integer', ''),
         ('end_expired_leases(most integer)', 'integer', ''),
         ('move_queues(most integer)', 'integer', ''),
         ('sweep()', 'integer', 'operator'),

@@ -160,6 +160,23 @@ select results_eq(
     $$select j.key from app_jobs.get_jobs('w', job_limit => 9) as j$$, array['1', '2', '3'], 'order'
 );
 
+-- of what has fallen due, a claim for one job takes the best that it may take
+select lives_ok('delete from app_jobs.jobs', 'done');
+select
+    app_jobs.add_job(
+        identifier => task,
+        job_key => key,
+        priority => priority,
+        run_at => now() + interval '1 hour'
+    )
+from (
+    values ('t', 'due 1', 5), ('t', 'due 2', 3), ('other', 'due 3', 1)
+) as d (task, key, priority);
+update app_jobs.jobs set run_at = now() - priority * interval '1 minute';
+select is((app_jobs.get_job('w', array['t'])).key, 'due 2', 'the better one, though due later');
+select is((app_jobs.get_job('w', array['t'])).key, 'due 1', 'then the other one');
+select is((app_jobs.get_job('w')).key, 'due 3', 'others'' are left for others');
+
 -- bad input
 select pg_temp.refuses(format('select app_jobs.%s', call), state, message)
 from (
