@@ -26,7 +26,8 @@ as $$
 declare
     v_read_committed constant boolean
         := current_setting('transaction_isolation') = 'read committed';
-    v_now timestamptz := clock_timestamp();
+    v_started constant timestamptz := clock_timestamp();
+    v_now timestamptz := v_started;
     c_lot constant integer := 1000;
     v_left integer := get_jobs.job_limit;
     v_wanted integer;
@@ -134,9 +135,11 @@ begin
 
         v_claimed := v_claimed + v_count;
         v_left := v_left - v_count;
-        -- Each queue met costs an advisory lock; the server has some thousands for everybody.
+        -- Each queue met costs an advisory lock; the server has some thousands for everybody. And to
+        -- park very many jobs takes a while: what a second has done is kept, the next call goes on.
         v_met := v_met + (select count(distinct q.queue_line) from unnest(v_queued) as q);
         exit when v_left = 0 or v_found < v_wanted or v_met >= c_lot;
+        exit when clock_timestamp() > v_started + interval '1 second';
         -- More are wanted: look behind the last one met.
         select null::tid, null::integer, j.priority, j.run_at, j.id, null::text into v_after
         from app_jobs.jobs as j where j.id = v_ids[v_found];
