@@ -56,11 +56,16 @@ begin
         from unnest(
             complete_jobs.job_ids, complete_jobs.leases, complete_jobs.results
         ) as given(id, lease, result)
-        inner join app_jobs.jobs as j on j.id = given.id
-        where
-            j.locked_by = complete_jobs.worker_id
-            and (given.lease is null or j.lease = given.lease)
-        for update of j skip locked
+        -- lateral: id by id, whatever the statistics say
+        cross join lateral (
+            select w.ctid, w.seat
+            from app_jobs.jobs as w
+            where
+                w.id = given.id
+                and w.locked_by = complete_jobs.worker_id
+                and (given.lease is null or w.lease = given.lease)
+            for update skip locked
+        ) as j
     ) as h;
     if v_tids is null then
         return;

@@ -76,9 +76,15 @@ begin
             job_id bigint, error_message text, lease integer, retry_in interval, detail text,
             permanent boolean
         )
-        inner join app_jobs.jobs as j on j.id = f.job_id
-        where j.locked_by = fail_jobs.worker_id and (f.lease is null or j.lease = f.lease)
-        for update of j skip locked
+        cross join lateral (
+            select w.ctid, w.id, w.lease, w.attempts, w.task_identifier
+            from app_jobs.jobs as w
+            where
+                w.id = f.job_id
+                and w.locked_by = fail_jobs.worker_id
+                and (f.lease is null or w.lease = f.lease)
+            for update skip locked
+        ) as j
     ) as h;
     if v_tids is not null then
         insert into app_jobs.job_errors (job_id, lease, attempt, worker_id, failed_at,

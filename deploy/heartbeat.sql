@@ -59,7 +59,8 @@ begin
         where
             j.id = any(v_ids)
             and j.locked_by = heartbeat.worker_id
-            and j.lease_expires_at is not null
+            -- said in a way that no partial index can serve: by id, whatever the statistics say
+            and coalesce(j.lease_expires_at, '-infinity') > '-infinity'
             and j.cancel_reason is null
         for update skip locked
     );

@@ -15,7 +15,8 @@ begin
     from (
         select distinct app_jobs.queue_line(j.database_id, j.queue_name) as line, j.task_identifier
         from app_jobs.jobs as j
-        where j.ctid = any(queues_left.tids) and j.seat is not null
+        -- said in a way that no partial index can serve: by address, whatever the statistics say
+        where j.ctid = any(queues_left.tids) and coalesce(j.seat, 0) > 0
     ) as q;
 end;
 $$;

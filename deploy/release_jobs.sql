@@ -30,7 +30,8 @@ begin
         where
             j.id = any(array(select b.id from app_jobs.held_by(release_jobs.worker_id) as b(id)))
             and j.locked_by = release_jobs.worker_id
-            and j.lease_expires_at is not null
+            -- as in heartbeat()
+            and coalesce(j.lease_expires_at, '-infinity') > '-infinity'
         for update skip locked
     ) as h;
     if v_tids is not null then

@@ -73,7 +73,8 @@ begin
     v_tids := array(
         select j.ctid
         from app_jobs.jobs as j
-        where j.ctid = any(v_due) and j.line is null and j.locked_by is null
+        -- said in a way that no partial index can serve: by address, whatever the statistics say
+        where j.ctid = any(v_due) and coalesce(j.line, j.locked_by) is null
         order by j.priority, j.run_at, j.id
         limit make_due_ready.most
         for update skip locked
@@ -313,24 +314,29 @@ begin
         from seated as s where s.slot is not null
     ),
 
+    -- scalar subqueries: slot by slot, whatever the statistics say
     unlisted as (
         select w.slot from waiting as w
-        where not exists (
-            select from app_jobs.streams as s where s.slot = w.slot and s.line not like '#%'
-        )
+        where (
+            select s.slot from app_jobs.streams as s
+            where s.slot = w.slot and s.line not like '#%' limit 1
+        ) is null
         union
         select d.slot from scheduled as d
-        where not exists (select from app_jobs.alarms as a where a.slot = d.slot and a.kind = 'run')
+        where (
+            select a.slot from app_jobs.alarms as a where a.slot = d.slot and a.kind = 'run'
+        ) is null
         union
         select l.slot from leased as l
-        where not exists (
-            select from app_jobs.alarms as a where a.slot = l.slot and a.kind = 'lease'
-        )
+        where (
+            select a.slot from app_jobs.alarms as a where a.slot = l.slot and a.kind = 'lease'
+        ) is null
         union
         select t.slot from seated as t
-        where not exists (
-            select from app_jobs.streams as s where s.slot = t.slot and s.line like '#%'
-        )
+        where (
+            select s.slot from app_jobs.streams as s
+            where s.slot = t.slot and s.line like '#%' limit 1
+        ) is null
     ),
 
     used as (
