@@ -33,6 +33,7 @@ __all__ = ["EmbeddedError", "EmbeddedServer", "find_binaries", "throw_away"]
 
 START_SECONDS = 60
 RETRY_SECONDS = 5
+SSL_REQUEST = bytes.fromhex("0000000804d2162f")  # PostgreSQL protocol: length 8, code 80877103
 STOP_ATTEMPTS = 6
 STOP_SECONDS = 5
 # Nothing is lost that anybody would miss, and initdb, CREATE DATABASE and commits get much faster.
@@ -297,7 +298,12 @@ def _url_of_running(data: Path) -> str | None:
     try:
         socket_dir = _socket_dir(data)
         with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(5)
             client.connect(str(socket_dir / ".s.PGSQL.5432"))
+            # One that is being killed may still accept; only one that lives answers "no TLS here".
+            client.sendall(SSL_REQUEST)
+            if client.recv(1) != b"N":
+                return None
     except (OSError, IndexError):
         return None
     return f"postgresql://postgres@/postgres?host={quote(str(socket_dir))}"
