@@ -2,6 +2,8 @@
 begin;
 do $$
 begin
+    -- its turn, as in include/helpers.sql
+    perform pg_advisory_xact_lock(hashtextextended('app_jobs tests', 0));
     perform set_config('app_jobs.notify', 'off', true);
     perform app_jobs.set_worker_idle('idler', true);
     perform app_jobs.add_job(identifier => 't');
