@@ -135,8 +135,8 @@ begin
 
         v_claimed := v_claimed + v_count;
         v_left := v_left - v_count;
-        -- Each queue met costs an advisory lock; the server has some thousands for everybody. And to
-        -- park very many jobs takes a while: what a second has done is kept, the next call goes on.
+        -- Each queue met costs an advisory lock; the server has some thousands for everybody. And
+        -- to park very many jobs takes a while: what a second has done is kept.
         v_met := v_met + (select count(distinct q.queue_line) from unnest(v_queued) as q);
         exit when v_left = 0 or v_found < v_wanted or v_met >= c_lot;
         exit when clock_timestamp() > v_started + interval '1 second';
@@ -186,7 +186,8 @@ task_identifiers  tasks that it serves; null: all
 job_expiry        length of the leases, positive, unless the job or its task has its own
 job_limit         jobs at most, 1 to 10000
 
-Returns: the jobs, in order, with the lease to finish them by; fewer or none if there are no more.
+Returns: the jobs, in order, with the lease to finish them by; fewer or none if there are no
+more, or if it has met a thousand blocked jobs or taken a second: then the next call goes on.
 Errors: 22004, 22023, JQ002 for a job of a queue at another level than READ COMMITTED. Locks: the
 jobs, skipping locked ones; queues, trying only; the current slot, shared. Roles: app_jobs_worker.';
 comment on function app_jobs.get_job(text, text[], interval) is
