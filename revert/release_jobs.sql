@@ -4,35 +4,6 @@ begin;
 
 set local lock_timeout = '5s';
 
--- With triggers in use or jobs unfinished, a change further down would refuse to go. So refuse here
--- already, with the last change of the plan: what is left must be a queue that works.
-do $$
-declare
-    v_triggers text;
-    v_jobs bigint;
-begin
-    select string_agg(format('"%s" on table %s', t.tgname, t.tgrelid::regclass), ', ')
-    into v_triggers
-    from pg_trigger as t
-    inner join pg_proc as p on p.oid = t.tgfoid
-    where p.pronamespace = 'app_jobs'::regnamespace and t.tgparentid = 0;
-    if v_triggers is not null then
-        raise exception 'triggers call functions of app_jobs: %', v_triggers
-            using errcode = 'JQ002', hint = 'Drop these triggers first.';
-    end if;
-    if coalesce(nullif(current_setting('app_jobs.allow_data_loss', true), ''), 'off')::boolean then
-        return;
-    end if;
-    select count(*) into v_jobs from app_jobs.jobs;
-    if v_jobs > 0 then
-        raise exception '% unfinished jobs would be lost', v_jobs
-            using errcode = 'JQ002',
-                hint = 'Let workers finish them, or: set app_jobs.allow_data_loss = on '
-                    '(for Sqitch: PGOPTIONS="-c app_jobs.allow_data_loss=on").';
-    end if;
-end;
-$$;
-
 drop function app_jobs.release_jobs(text);
 
 commit;
