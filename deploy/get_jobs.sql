@@ -34,6 +34,7 @@ declare
     v_met integer := 0;
     v_paused text[];
     v_leases jsonb;
+    v_timeouts jsonb;
     v_slot integer;
     v_ids bigint[];
     v_slots integer[];
@@ -72,10 +73,11 @@ begin
     end if;
 
     v_paused := array(select t.task_identifier from app_jobs.tasks as t where t.paused);
-    v_leases := (
-        select jsonb_object_agg(t.task_identifier, t.retry_after)
-        from app_jobs.tasks as t where t.retry_after is not null
-    );
+    select
+        jsonb_object_agg(t.task_identifier, t.retry_after) filter (where t.retry_after is not null),
+        jsonb_object_agg(t.task_identifier, t.timeout) filter (where t.timeout is not null)
+    into v_leases, v_timeouts
+    from app_jobs.tasks as t;
     v_slot := app_jobs.enter_slot();
 
     loop
@@ -108,8 +110,12 @@ begin
                 lease = j.lease + 1,
                 locked_by = get_jobs.worker_id,
                 locked_at = v_now,
-                lease_expires_at = v_now + coalesce(
-                    j.retry_after, (v_leases ->> j.task_identifier)::interval, get_jobs.job_expiry
+                lease_expires_at = v_now + least(
+                    coalesce(
+                        j.retry_after, (v_leases ->> j.task_identifier)::interval,
+                        get_jobs.job_expiry
+                    ),
+                    (v_timeouts ->> j.task_identifier)::interval
                 ),
                 lease_length = coalesce(
                     j.retry_after, (v_leases ->> j.task_identifier)::interval, get_jobs.job_expiry
@@ -183,7 +189,8 @@ take.
 
 worker_id         1 to 200 characters, names one process
 task_identifiers  tasks that it serves; null: all
-job_expiry        length of the leases, positive, unless the job or its task has its own
+job_expiry        length of the leases, positive, unless the job or its task has its own; no lease
+                  is longer than its task''s timeout
 job_limit         jobs at most, 1 to 10000
 
 Returns: the jobs, in order, with the lease to finish them by; fewer or none if there are no

@@ -43,18 +43,35 @@ as $$
 declare
     v_now timestamptz;
     v_slot integer;
+    v_leases jsonb;
+    v_timeouts jsonb;
     v_ids bigint[];
     v_tids tid[];
+    v_over tid[];
 begin
     perform app_jobs.check_worker_id(heartbeat.worker_id);
     perform app_jobs.check_positive('job_expiry', heartbeat.job_expiry);
     v_ids := coalesce(heartbeat.job_ids,
     array(select h.id from app_jobs.held_by(heartbeat.worker_id) as h(id)));
 
+    select
+        jsonb_object_agg(t.task_identifier, t.retry_after) filter (where t.retry_after is not null),
+        jsonb_object_agg(t.task_identifier, t.timeout) filter (where t.timeout is not null)
+    into v_leases, v_timeouts
+    from app_jobs.tasks as t;
+    v_now := clock_timestamp();
+
     -- Rows that a producer has locked are skipped: still held, and nobody can take them over
     -- meanwhile.
-    v_tids := array(
-        select j.ctid
+    select
+        array_agg(h.ctid) filter (where not h.over), array_agg(h.ctid) filter (where h.over)
+    into v_tids, v_over
+    from (
+        select
+            j.ctid,
+            coalesce(
+                j.locked_at + (v_timeouts ->> j.task_identifier)::interval <= v_now, false
+            ) as over
         from app_jobs.jobs as j
         where
             j.id = any(v_ids)
@@ -63,15 +80,26 @@ begin
             and coalesce(j.lease_expires_at, '-infinity') > '-infinity'
             and j.cancel_reason is null
         for update skip locked
-    );
-    if v_tids <> '{}' then
+    ) as h;
+    if v_over is not null then
+        perform app_jobs.end_leases(v_over);
+    end if;
+    if v_tids is not null then
         v_slot := app_jobs.enter_slot();
         v_now := clock_timestamp();
         update app_jobs.jobs as j
         set
-            lease_expires_at = v_now + coalesce(j.retry_after, heartbeat.job_expiry,
-            j.lease_length),
-            lease_length = coalesce(j.retry_after, heartbeat.job_expiry, j.lease_length),
+            lease_expires_at = least(
+                v_now + coalesce(
+                    j.retry_after, (v_leases ->> j.task_identifier)::interval,
+                    heartbeat.job_expiry, j.lease_length
+                ),
+                j.locked_at + (v_timeouts ->> j.task_identifier)::interval
+            ),
+            lease_length = coalesce(
+                j.retry_after, (v_leases ->> j.task_identifier)::interval, heartbeat.job_expiry,
+                j.lease_length
+            ),
             slot = v_slot,
             updated_at = v_now
         where j.ctid = any(v_tids);
@@ -108,9 +136,11 @@ comment on function app_jobs.heartbeat(text, bigint[], interval) is
 worker_id   the holder, as given to get_jobs()
 job_ids     jobs to renew; null: all that it holds
 job_expiry  new length of the leases from now, positive; null: as long as at the claim. A job''s
-            own retry_after goes first
+            own retry_after goes first, then its task''s
 
-Returns: the jobs still held; one that is missing was taken over, or is to be cancelled: stop its
-handler. Errors: 22004, 22023. Locks: the jobs, skipping locked ones; the current slot, shared; its
+A run that has taken longer than its task''s timeout is ended here, as if its lease had expired.
+
+Returns: the jobs still held; one that is missing was taken over, has timed out or is to be
+cancelled: stop its handler. Errors: 22004, 22023. Locks: the jobs, skipping locked ones; the current slot, shared; its
 row of workers. Roles: app_jobs_worker.';
 commit;

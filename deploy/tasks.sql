@@ -89,7 +89,7 @@ once.';
 comment on column app_jobs.tasks.task_identifier is 'The task, 1 to 126 characters.';
 comment on column app_jobs.tasks.max_attempts is 'Runs before a job fails for good; null: 25. Read when a job is added.';
 comment on column app_jobs.tasks.retry_after is 'Length of a lease; null: the worker''s. A job''s own retry_after goes first.';
-comment on column app_jobs.tasks.timeout is 'A run''s own time limit, apart from its lease; null: none.';
+comment on column app_jobs.tasks.timeout is 'How long a run may take from its claim, renewals included; it then fails. Null: no limit.';
 comment on column app_jobs.tasks.backoff is
 '{"type": "exponential"|"linear"|"constant", "base": "1s", "cap": "6h", "jitter": 0.1}; null:
 exp(attempts) seconds.';

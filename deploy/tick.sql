@@ -123,6 +123,33 @@ begin
 end;
 $$;
 
+create function app_jobs.end_leases(tids tid[]) returns void
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+declare
+    v_now constant timestamptz := clock_timestamp();
+    v_errors text[];
+begin
+    v_errors := array(
+        select case
+            when j.locked_at + t.timeout <= v_now then format('timed out after %s', t.timeout)
+            else 'lease expired'
+        end
+        from unnest(end_leases.tids) with ordinality as e(tid, n)
+        inner join app_jobs.jobs as j on j.ctid = e.tid
+        left join app_jobs.tasks as t on t.task_identifier = j.task_identifier
+        order by e.n
+    );
+    insert into app_jobs.job_errors (job_id, lease, attempt, worker_id, failed_at, error_message)
+    select j.id, j.lease, j.attempts, j.locked_by, v_now, e.message
+    from unnest(end_leases.tids, v_errors) as e(tid, message)
+    inner join app_jobs.jobs as j on j.ctid = e.tid;
+    perform app_jobs.let_go(end_leases.tids, null, v_errors, null, true, false);
+end;
+$$;
+
 create function app_jobs.end_expired_leases(most integer) returns integer
 language plpgsql
 volatile
@@ -144,15 +171,7 @@ begin
         limit end_expired_leases.most
     );
     if v_tids <> '{}' then
-        insert into app_jobs.job_errors (job_id, lease, attempt, worker_id, failed_at,
-        error_message)
-        select j.id, j.lease, j.attempts, j.locked_by, v_now, 'lease expired'
-        from app_jobs.jobs as j
-        where j.ctid = any(v_tids);
-        perform app_jobs.let_go(
-            v_tids, null, array_fill('lease expired'::text, array[cardinality(v_tids)]), null,
-            true, false
-        );
+        perform app_jobs.end_leases(v_tids);
     end if;
 
     with rung as materialized (
@@ -539,6 +558,7 @@ $$;
 
 revoke all on function app_jobs.due_slots(text, timestamptz) from public;
 revoke all on function app_jobs.make_due_ready(text[], integer) from public;
+revoke all on function app_jobs.end_leases(tid[]) from public;
 revoke all on function app_jobs.end_expired_leases(integer) from public;
 revoke all on function app_jobs.move_queues(integer) from public;
 revoke all on function app_jobs.sweep() from public;
@@ -567,6 +587,13 @@ most   jobs at most
 
 Returns: jobs made ready. Locks: those jobs, skipping locked ones. Roles: internal; READ COMMITTED
 only.';
+comment on function app_jobs.end_leases(tid[]) is
+'Take back leased jobs: ready again, or finished if their attempts are used up. The attempt counts,
+and has failed because the lease has expired or the run has taken longer than its task''s timeout.
+
+tids  jobs, locked by the caller
+
+Locks: queues, trying only. Roles: internal; the caller pins the plans.';
 comment on function app_jobs.end_expired_leases(integer) is
 'Take back jobs whose lease is over: ready again, or finished if their attempts are used up.
 

@@ -62,6 +62,7 @@ begin
         values
         ('due_slots(kind text, now timestamp with time zone)', 'SETOF integer', ''),
         ('make_due_ready(tasks text[], most integer)', 'integer', ''),
+        ('end_leases(tids tid[])', 'void', ''),
         ('end_expired_leases(most integer)', 'integer', ''),
         ('move_queues(most integer)', 'integer', ''),
         ('sweep()', 'integer', 'operator'),

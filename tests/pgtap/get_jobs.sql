@@ -49,6 +49,14 @@ select results_eq(
     array[interval '1 min', interval '2 min', interval '3 min'],
     'how long leases last'
 );
+insert into app_jobs.tasks (task_identifier, timeout) values ('short', '5 s');
+select from app_jobs.add_job(identifier => 'short', retry_after => '2 min');
+select
+    results_eq(
+        'select lease_expires_at - locked_at, lease_length from app_jobs.get_job(''w'')',
+        $$values (interval '5 s', interval '2 min')$$,
+        'none is longer than the timeout of its task'
+    );
 
 -- tasks
 select from app_jobs.add_job(identifier => 'a');

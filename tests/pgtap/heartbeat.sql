@@ -86,7 +86,38 @@ select
         'in a closed slot'
     );
 
+-- the task's own lease and time limit, also where the worker asks for more
+do $$
+begin
+    delete from app_jobs.jobs;
+    insert into app_jobs.tasks (task_identifier, timeout) values ('limited', '10 min');
+    perform app_jobs.add_job(identifier => 'limited', job_key => 'limited');
+    perform app_jobs.add_job(identifier => 'limited', job_key => 'over');
+    perform app_jobs.add_job(identifier => 'slow', job_key => 'task''s');
+    perform app_jobs.get_jobs('w', job_limit => 3);
+    update app_jobs.jobs set locked_at = locked_at - interval '6 min';
+    update app_jobs.jobs set locked_at = locked_at - interval '4 min' where key = 'over';
+end;
+$$;
+select set_eq(
+    $$select j.key
+    from app_jobs.heartbeat('w', job_expiry => '30 min') as h(id)
+    join app_jobs.jobs as j on j.id = h.id$$,
+    array['limited', 'task''s'], 'a run that is over its time is not held any more'
+);
+select is(pg_temp.left_of('task''s'), interval '20 min', 'the task''s lease goes first');
+select is(pg_temp.left_of('limited'), interval '4 min', 'no lease is longer than the run may take');
+select row_eq(
+    $$select locked_by, attempts, last_error from app_jobs.find_job('over')$$,
+    row(null::text, 1, 'timed out after 00:10:00'::text), 'it has failed'
+);
+
 -- the worker is known by its heartbeat
+delete from app_jobs.jobs;
+select from app_jobs.add_job(identifier => 't', job_key => 'own');
+select from app_jobs.add_job(identifier => 't', job_key => 'foreign');
+select from app_jobs.get_jobs('other', job_limit => 2);
+select lives_ok('select app_jobs.heartbeat(''other'')', 'a heartbeat');
 select row_eq(
     $$select worker_id, idle, running from app_jobs.workers where worker_id = 'other'$$,
     row('other'::text, false, 2), 'who beats is known'

@@ -132,6 +132,27 @@ select row_eq(
     row(1, 'w'::text, 'lease expired'::text), 'the failure is noted'
 );
 
+-- a run that was over its time, found when its lease was
+do $$
+begin
+    delete from app_jobs.job_errors;
+    insert into app_jobs.tasks (task_identifier, timeout) values ('t', '1 min');
+    perform app_jobs.get_job('w');
+    update app_jobs.jobs set
+        locked_at = now() - interval '1 min', lease_expires_at = now()
+    where key = 'soon';
+    perform app_jobs.tick();
+    delete from app_jobs.tasks;
+end;
+$$;
+select is(
+    (app_jobs.find_job('soon')).last_error, 'timed out after 00:01:00', 'a run can time out'
+);
+select results_eq(
+    'select attempt, error_message from app_jobs.job_errors',
+    $$values (2, 'timed out after 00:01:00')$$, 'and that is noted'
+);
+
 -- alarms of closed slots
 do $$
 begin

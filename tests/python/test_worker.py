@@ -351,8 +351,14 @@ def test_a_long_job_keeps_its_lease(
     assert connection.execute("select count(*) from app_jobs.job_errors").fetchone() == (0,)
 
 
+@pytest.mark.parametrize("whose", ["job", "task"])
 def test_a_job_with_a_short_lease_of_its_own_keeps_it(
-    client: Client, tasks: Tasks, running: Running, until: Until
+    whose: str,
+    client: Client,
+    connection: Connection,
+    tasks: Tasks,
+    running: Running,
+    until: Until,
 ) -> None:
     enough = threading.Event()
     attempts = []
@@ -363,11 +369,38 @@ def test_a_job_with_a_short_lease_of_its_own_keeps_it(
         enough.wait(PATIENCE)
 
     with running():  # a lease of a minute, renewed every 20 s
-        client.add_job(identifier="t", retry_after=3 * SECOND)
+        if whose == "task":
+            connection.execute(
+                "insert into app_jobs.tasks (task_identifier, retry_after) values ('t', '3 s')"
+            )
+        client.add_job(identifier="t", retry_after=3 * SECOND if whose == "job" else None)
         until(LONG_HELD)
         enough.set()
         until(NO_JOBS)
     assert attempts == [1]
+
+
+def test_a_run_over_its_time_is_stopped_and_fails(
+    client: Client, connection: Connection, tasks: Tasks, running: Running, until: Until
+) -> None:
+    connection.execute(
+        "insert into app_jobs.tasks (task_identifier, timeout) values ('t', '0.6 s')"
+    )
+    stopped = threading.Event()
+
+    @tasks.task("t")
+    async def coroutine() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    with running():  # a lease of a minute
+        job = client.add_job(identifier="t", max_attempts=1)
+        assert stopped.wait(PATIENCE)
+        until(NO_JOBS)
+    errors = connection.execute("select job_id, error_message from app_jobs.job_errors").fetchall()
+    assert errors == [(job.id, "timed out after 00:00:00.6")]
 
 
 @pytest.mark.parametrize("kind", ["async", "sync"])

@@ -21,7 +21,7 @@ from app_jobs.tasks import Fail, JobContext, Snooze
 log = logging.getLogger("app_jobs.worker")
 
 BATCH = 1000  # outcomes in one statement at most
-LOST_NOTICE = "the job was cancelled, or its lease taken over"
+LOST_NOTICE = "the job was cancelled, timed out or taken over"
 
 
 @dataclass(slots=True)

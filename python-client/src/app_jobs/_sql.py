@@ -117,7 +117,8 @@ ATTRIBUTES = _FIELDS.index("attributes")
 ATTEMPTS = _FIELDS.index("attempts")
 MAX_ATTEMPTS = _FIELDS.index("max_attempts")
 LEASE = _FIELDS.index("lease")
-RETRY_AFTER = _FIELDS.index("retry_after")
+LOCKED_AT = _FIELDS.index("locked_at")
+LEASE_EXPIRES_AT = _FIELDS.index("lease_expires_at")
 _MOMENT_INDEXES = [_FIELDS.index(name) for name in _MOMENTS]
 
 

@@ -323,9 +323,9 @@ class Worker:
         lease = self._lease.total_seconds()
         contexts = []
         for row in rows:
-            term = lease
-            if row[_sql.RETRY_AFTER] is not None:
-                term = min(lease, row[_sql.RETRY_AFTER].total_seconds())
+            # The job, its task or the task's timeout may say otherwise than we did.
+            term = row[_sql.LEASE_EXPIRES_AT] - row[_sql.LOCKED_AT]
+            if term < lease:
                 heart.beat_within(term / 3)
             context = JobContext(row, tasks[row[_sql.TASK]], term, sent_at + term, renew)
             if context.id in held:
