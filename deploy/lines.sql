@@ -5,11 +5,13 @@ begin;
 
 set local lock_timeout = '5s';
 
-create function app_jobs.raise_bounds(slot integer, line text) returns void
+create function app_jobs.raise_bounds(slot integer, line text) returns boolean
 language plpgsql
 volatile
 as $$
 #variable_conflict use_column
+declare
+    v_changed boolean;
 begin
     -- A closed slot only loses rows, and a claim not yet committed still shows its row as waiting,
     -- so what this statement sees is a lower bound for everybody. Bounds that another claim is
@@ -45,16 +47,23 @@ begin
             and s.line = raise_bounds.line
             and s.task_identifier = l.task_identifier
             and l.id is null
+        returning 1
+    ),
+
+    raised as (
+        update app_jobs.streams as s
+        set priority = l.priority, run_at = l.run_at, id = l.id
+        from left_over as l
+        where
+            s.slot = raise_bounds.slot
+            and s.line = raise_bounds.line
+            and s.task_identifier = l.task_identifier
+            and (l.priority, l.run_at, l.id) > (s.priority, s.run_at, s.id)
+        returning 1
     )
 
-    update app_jobs.streams as s
-    set priority = l.priority, run_at = l.run_at, id = l.id
-    from left_over as l
-    where
-        s.slot = raise_bounds.slot
-        and s.line = raise_bounds.line
-        and s.task_identifier = l.task_identifier
-        and (l.priority, l.run_at, l.id) > (s.priority, s.run_at, s.id);
+    select exists (select from emptied) or exists (select from raised) into v_changed;
+    return v_changed;
 end;
 $$;
 
@@ -212,7 +221,9 @@ begin
             and v_best.closed
             and current_setting('transaction_isolation') = 'read committed'
         then
-            perform app_jobs.raise_bounds(v_best.slot, look.line);
+            -- Thousands may be out of date where many jobs were cancelled: this goes on until a
+            -- bound is right, or another claim is raising it.
+            continue when app_jobs.raise_bounds(v_best.slot, look.line);
         end if;
         -- What is left in this slot before the next one's head is locked by others: go on behind
         -- it.
@@ -236,7 +247,7 @@ comment on function app_jobs.raise_bounds(integer, text) is
 slot  a closed slot
 line  '''', or a queue''s line
 
-Locks: its streams, skipping locked ones. Roles: internal.';
+Returns: whether any bound was out of date. Locks: its streams, skipping locked ones. Roles: internal.';
 comment on function app_jobs.look(text, text[], text[], integer, app_jobs.place) is
 'Lock and return the first jobs of a line that nobody else has locked, in the order priority,
 run_at, id.

@@ -63,7 +63,7 @@ begin
     select string_agg(e.signature, ', ') into v_wrong
     from (
         values
-        ('raise_bounds(slot integer, line text)', 'void', ''),
+        ('raise_bounds(slot integer, line text)', 'boolean', ''),
         (
             'look(line text, tasks text[], paused text[], wanted integer, after '
             'app_jobs.place)',

@@ -99,5 +99,25 @@ select results_eq(
     'raise_bounds() sets what is left to its first job, and drops what is empty'
 );
 
+-- a million jobs cancelled at once leave a thousand streams with nothing behind them
+insert into app_jobs.streams (slot, line, task_identifier, priority, run_at, id)
+select
+    1000000 + n,
+    '',
+    'a',
+    -1,
+    '-infinity',
+    1
+from generate_series(1, 1000) as n;
+select is(
+    (select l.id from app_jobs.look('', null, '{}', 1, null) as l),
+    (
+        select j.id from app_jobs.jobs as j
+        order by j.priority, j.run_at, j.id limit 1
+    ),
+    'the first job is found behind any number of streams that are empty'
+);
+select is_empty('select from app_jobs.streams as s where s.slot > 1000000', 'which are gone');
+
 select finish();
 rollback;
