@@ -209,7 +209,8 @@ begin
             and (look.tasks is null or j.task_identifier = any(look.tasks))
             and j.task_identifier <> all(look.paused)
             and (j.priority, j.run_at, j.id) >= (v_best.priority, v_best.run_at, v_best.id)
-            and (j.priority, j.run_at, j.id) < (v_until.priority, v_until.run_at, v_until.id)
+            -- "or equal": a bound may have been left behind by a job that stands here now
+            and (j.priority, j.run_at, j.id) <= (v_until.priority, v_until.run_at, v_until.id)
         order by j.priority, j.run_at, j.id
         limit v_left
         for update skip locked;

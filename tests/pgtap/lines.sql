@@ -99,6 +99,27 @@ select results_eq(
     'raise_bounds() sets what is left to its first job, and drops what is empty'
 );
 
+-- a bound left behind by a job that has moved to another slot, where it now is the second
+insert into app_jobs.streams (slot, line, task_identifier, priority, run_at, id)
+select
+    1000000,
+    '',
+    j.task_identifier,
+    j.priority,
+    j.run_at,
+    j.id
+from app_jobs.jobs as j
+where j.slot = (
+    select f.slot from app_jobs.jobs as f
+    order by f.priority, f.run_at, f.id limit 1
+)
+order by j.priority, j.run_at, j.id offset 1 limit 1;
+select results_eq(
+    'select l.id from app_jobs.look('''', null, ''{}'', 500, null) as l',
+    'select j.id from app_jobs.jobs as j order by j.priority, j.run_at, j.id limit 500',
+    'no job is passed over where its own former bound stands'
+);
+
 -- a million jobs cancelled at once leave a thousand streams with nothing behind them
 insert into app_jobs.streams (slot, line, task_identifier, priority, run_at, id)
 select
