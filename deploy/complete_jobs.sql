@@ -76,34 +76,22 @@ begin
 
     perform from app_jobs.tasks as t where t.keep_completed > interval '0';
     if found then
-        insert into app_jobs.finished_jobs (
-            id, database_id, queue_name, task_identifier, payload, attributes, priority, run_at,
-            attempts, max_attempts, lease, key, last_error, retry_after, created_at, started_at,
-            state, finished_by, result, keep_until
+        v_ids := array(
+            select f.id
+            from app_jobs.finish_jobs(v_tids, 'completed', null, null, v_results) as f(id)
+        );
+    else
+        -- Nothing is kept: this is where most jobs end, so it is the bare minimum.
+        with gone as (
+            delete from app_jobs.jobs as j
+            where j.ctid = any(v_tids)
+            returning j.id, j.lease
         )
-        select
-            j.id, j.database_id, j.queue_name, j.task_identifier, j.payload, j.attributes,
-            j.priority, j.run_at, j.attempts, j.max_attempts, j.lease, j.key, j.last_error,
-            j.retry_after, j.created_at, j.locked_at, 'completed', j.locked_by, h.result,
-            clock_timestamp() + t.keep_completed
-        from unnest(v_tids, v_results) as h(tid, result)
-        inner join app_jobs.jobs as j on j.ctid = h.tid
-        inner join app_jobs.tasks as t on t.task_identifier = j.task_identifier
-        where t.keep_completed > interval '0';
-    end if;
 
-    with gone as (
-        delete from app_jobs.jobs as j
-        where j.ctid = any(v_tids)
-        returning j.id, j.lease
-    )
-
-    select array_agg(g.id), bool_or(g.lease > 1) into v_ids, v_claimed_again from gone as g;
-    if v_claimed_again then
-        delete from app_jobs.job_errors as e
-        where
-            e.job_id = any(v_ids)
-            and not exists (select from app_jobs.finished_jobs as f where f.id = e.job_id);
+        select array_agg(g.id), bool_or(g.lease > 1) into v_ids, v_claimed_again from gone as g;
+        if v_claimed_again then
+            delete from app_jobs.job_errors as e where e.job_id = any(v_ids);
+        end if;
     end if;
     if v_lines is not null then
         perform app_jobs.advance_queues(v_lines, v_tasks, true);

@@ -10,20 +10,26 @@ create function app_jobs.queues_left(tids tid[], out queue_lines text[], out tas
 language plpgsql
 stable
 as $$
+declare
+    c_at_most constant integer := 1000;
 begin
     select array_agg(q.line), array_agg(q.task_identifier) into queue_lines, tasks
     from (
         select distinct app_jobs.queue_line(j.database_id, j.queue_name) as line, j.task_identifier
         from app_jobs.jobs as j
-        -- said in a way that no partial index can serve: by address, whatever the statistics say
-        where j.ctid = any(queues_left.tids) and coalesce(j.seat, 0) > 0
+        where
+            j.ctid = any(queues_left.tids)
+            and j.queue_name is not null
+            -- said in a way that no partial index can serve: by address, whatever the statistics say
+            and (coalesce(j.seat, 0) > 0 or coalesce(j.line, '-') = '')
+        limit c_at_most
     ) as q;
 end;
 $$;
 
 create function app_jobs.finish_jobs(
-    tids tid[], state text, finished_by text, reasons text[]
-) returns setof app_jobs.jobs
+    tids tid[], state text, finished_by text, reasons text[], results json[] default null
+) returns setof bigint
 language plpgsql
 volatile
 as $$
@@ -32,47 +38,69 @@ begin
     return query
     with gone as materialized (
         delete from app_jobs.jobs as j
-        where j.ctid = any(finish_jobs.tids)
-        returning j.*, finish_jobs.reasons[array_position(finish_jobs.tids, j.ctid)] as reason
+        using unnest(finish_jobs.tids, finish_jobs.reasons, finish_jobs.results)
+            as g(tid, reason, result)
+        where j.ctid = g.tid
+        returning j.*, g.reason, g.result
     ),
 
     kept as (
         insert into app_jobs.finished_jobs (
             id, database_id, queue_name, task_identifier, payload, attributes, priority, run_at,
-            attempts,
-            max_attempts, lease, key, last_error, retry_after, created_at, started_at, state,
-            finished_by, keep_until
+            attempts, max_attempts, lease, key, last_error, retry_after, created_at, started_at,
+            state, finished_by, result, keep_until
         )
         select
             g.id, g.database_id, g.queue_name, g.task_identifier, g.payload, g.attributes,
-            g.priority, g.run_at,
-            g.attempts, g.max_attempts, g.lease, g.key, coalesce(g.reason, g.last_error),
-            g.retry_after,
-            g.created_at, g.locked_at, finish_jobs.state, coalesce(finish_jobs.finished_by,
-            g.locked_by),
-            clock_timestamp() + coalesce(t.keep_failed, interval '30 days')
+            g.priority, g.run_at, g.attempts, g.max_attempts, g.lease, g.key,
+            coalesce(g.reason, g.last_error), g.retry_after, g.created_at, g.locked_at,
+            finish_jobs.state, coalesce(finish_jobs.finished_by, g.locked_by), g.result,
+            clock_timestamp() + k.keep
         from gone as g
         left join app_jobs.tasks as t on t.task_identifier = g.task_identifier
-        where coalesce(t.keep_failed, interval '30 days') > interval '0'
+        cross join lateral (
+            select case finish_jobs.state
+                when 'completed' then coalesce(t.keep_completed, interval '0')
+                else coalesce(t.keep_failed, interval '30 days')
+            end
+        ) as k(keep)
+        where k.keep > interval '0'
         returning id
     ),
 
     forgotten as (
         delete from app_jobs.job_errors as e
         where e.job_id = any(array(
-            select g.id from gone as g where g.id not in (select k.id from kept as k)
+            select g.id
+            from gone as g
+            where
+                -- a job that is completed by its first claim has none
+                not (finish_jobs.state = 'completed' and g.lease = 1 and g.locked_by is not null)
+                and g.id not in (select k.id from kept as k)
         ))
     )
 
-    select
-        g.id, g.database_id, g.queue_name, g.task_identifier, g.payload, g.attributes, g.priority,
-        g.run_at,
-        g.attempts, g.max_attempts, g.lease, g.key, g.last_error, g.retry_after, g.locked_by,
-        g.locked_at,
-        g.lease_expires_at, g.created_at, g.updated_at, g.slot, g.line, g.seat, g.lease_length,
-        g.superseded,
-        g.cancel_reason
-    from gone as g;
+    select g.id from gone as g;
+end;
+$$;
+
+create function app_jobs.end_jobs(tids tid[], state text, reason text) returns void
+language plpgsql
+volatile
+as $$
+declare
+    v_lines text[];
+    v_tasks text[];
+begin
+    select q.queue_lines, q.tasks into v_lines, v_tasks
+    from app_jobs.queues_left(end_jobs.tids) as q;
+    perform app_jobs.finish_jobs(
+        end_jobs.tids, end_jobs.state, null,
+        array_fill(end_jobs.reason, array[cardinality(end_jobs.tids)])
+    );
+    if v_lines is not null then
+        perform app_jobs.advance_queues(v_lines, v_tasks, true);
+    end if;
 end;
 $$;
 
@@ -152,26 +180,38 @@ end;
 $$;
 
 revoke all on function app_jobs.queues_left(tid[]) from public;
-revoke all on function app_jobs.finish_jobs(tid[], text, text, text[]) from public;
+revoke all on function app_jobs.finish_jobs(tid[], text, text, text[], json[]) from public;
+revoke all on function app_jobs.end_jobs(tid[], text, text) from public;
 revoke all on function app_jobs.let_go(
     tid[], timestamptz[], text[], boolean[], boolean, boolean
 ) from public;
 
 comment on function app_jobs.queues_left(tid[]) is
-'Name the queues whose seats these jobs are about to leave, with the tasks of those jobs.
+'Name the queues that may move on once these jobs are gone from where they stand, with the tasks of
+those jobs: a seat is left, or one was on its way to a seat.
 
 tids  jobs, locked by the caller
 
-Returns: two arrays for advance_queues(); null if no job sits on a seat. Roles: internal.';
-comment on function app_jobs.finish_jobs(tid[], text, text, text[]) is
-'Move jobs to finished_jobs, with their errors, as failed or cancelled.
+Returns: two arrays for advance_queues(), of a thousand at most, since each queue costs an advisory
+lock; tick() moves the others. Null if there is none. Roles: internal.';
+comment on function app_jobs.finish_jobs(tid[], text, text, text[], json[]) is
+'Move jobs to finished_jobs, as long as their tasks keep them; errors of those not kept go.
 
 tids         jobs, locked by the caller
-state        failed or cancelled
+state        completed, failed or cancelled
 finished_by  the worker; null: the jobs'' holders
 reasons      what to keep as last_error, one for each job; null: its own
+results      what to keep as result, one for each job; null: none
 
-Returns: the jobs as they were. Roles: internal; the caller pins the plans.';
+Returns: their ids. Roles: internal; the caller pins the plans.';
+comment on function app_jobs.end_jobs(tid[], text, text) is
+'Finish jobs that no worker has leased. Their queues move on.
+
+tids    jobs, locked by the caller
+state   completed, failed or cancelled
+reason  what to keep as last_error; null: their own
+
+Locks: the jobs'' queues; waits for them. Roles: internal; the caller pins the plans.';
 comment on function app_jobs.let_go(tid[], timestamptz[], text[], boolean[], boolean, boolean) is
 'Let held jobs go that are not completed: back to wait, or to finished_jobs if they are to be
 cancelled or have no attempt left. Their queues move on.

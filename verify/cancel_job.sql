@@ -13,6 +13,7 @@ begin
     select string_agg(e.signature, ', ') into v_wrong
     from (
         values
+        ('cancel_locked(tids tid[], reason text)', 'void', ''),
         ('cancel_job(job_key text, db_id uuid, reason text)', 'app_jobs.jobs', 'producer')
     ) as e(signature, result, callers)
     where not exists (

@@ -41,12 +41,8 @@ select from app_jobs.get_jobs('w', job_limit => 2);
 select is((app_jobs.cancel_job('parked')).line, ':q', 'a parked job');
 
 -- running: marked; let_go.sql shows what becomes of it
-select
-    is(
-        (app_jobs.cancel_job('first', reason => 'stop')).cancel_reason,
-        'stop',
-        'a running job is marked'
-    );
+select is((app_jobs.cancel_job('first', reason => 'stop')).locked_by, 'w', 'a running job');
+select is((app_jobs.find_job('first')).cancel_reason, 'stop', 'it is marked');
 select is((app_jobs.find_job('first')).locked_by, 'w', 'and runs on');
 select is_empty('select app_jobs.heartbeat(''w'')', 'its worker''s heartbeat leaves it out');
 
@@ -58,6 +54,14 @@ where key = 'first';
 select is((app_jobs.cancel_job('first')).key, 'first', 'a processing job');
 select is((app_jobs.find_job('first')).id, null, 'is gone');
 select is((app_jobs.get_job('w2')).key, 'next', 'and the next one of its queue is ready');
+
+-- ready, on its way to the seat that is free: the next one takes its turn
+select from app_jobs.add_job(identifier => 't', job_key => 'third', queue_name => 'q');
+select from app_jobs.add_job(identifier => 't', job_key => 'fourth', queue_name => 'q');
+select from app_jobs.get_jobs('w2', job_limit => 2);
+select from app_jobs.complete_job('w2', (app_jobs.find_job('next')).id);
+select is((app_jobs.cancel_job('third')).line, '', 'a ready job');
+select is((app_jobs.find_job('fourth')).line, '', 'the one behind it is ready now');
 
 select pg_temp.refuses('select app_jobs.cancel_job(null)', '22004', 'job_key is null');
 select is(
