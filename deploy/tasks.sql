@@ -16,6 +16,7 @@ declare
     v_base interval := coalesce((backoff ->> 'base')::interval, interval '1 second');
     v_cap interval := coalesce((backoff ->> 'cap')::interval, interval '6 hours');
     v_jitter double precision := coalesce((backoff ->> 'jitter')::double precision, 0.1);
+    v_factor double precision;
     v_unknown text;
 begin
     if backoff is null then
@@ -37,11 +38,16 @@ begin
         raise exception 'backoff has jitter %', v_jitter
             using errcode = '22023', hint = 'Jitter is a share of the delay, 0 to 1.';
     end if;
-    return least(v_cap, v_base * case v_type
-        when 'exponential' then 2 ^ least(attempts - 1, 40)
+    v_factor := case v_type
+        when 'exponential' then 2 ^ least(attempts - 1, 100)
         when 'linear' then attempts
         else 1
-    end);
+    end;
+    -- asked first, since the product may be longer than any interval
+    if extract(epoch from v_base) * v_factor >= extract(epoch from v_cap) then
+        return v_cap;
+    end if;
+    return v_base * v_factor;
 end;
 $$;
 

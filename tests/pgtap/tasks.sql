@@ -29,6 +29,7 @@ from (
     ('{}', 1, interval '1 s'),
     ('{}', 4, interval '8 s'),
     ('{}', 100, interval '6 h'),
+    ('{"base": "1 year", "cap": "2 years"}', 100, interval '2 years'),
     ('{"base": "10 s"}', 3, interval '40 s'),
     ('{"type": "linear", "base": "10 s"}', 3, interval '30 s'),
     ('{"type": "linear", "base": "10 s", "cap": "25 s"}', 3, interval '25 s'),
