@@ -5,8 +5,7 @@ begin;
 
 set local lock_timeout = '5s';
 
--- Who writes the table or reads the view needs the right to what they call, so queue_line() stands
--- here in full.
+-- Who reads the view needs the right to what it calls, so queue_line() stands here in full.
 create table app_jobs.queue_settings (
     line text collate "C" not null,
     database_id uuid,
@@ -43,7 +42,7 @@ full join (
     group by q.database_id, q.queue_name
 ) as j on s.line = j.line;
 
-grant select, insert, update, delete on app_jobs.queue_settings to app_jobs_operator;
+grant select on app_jobs.queue_settings to app_jobs_operator;
 grant select on app_jobs.job_queues to app_jobs_operator, app_jobs_monitor;
 
 comment on table app_jobs.queue_settings is

@@ -241,7 +241,7 @@ comment on function app_jobs.advance_queues(text[], text[], boolean) is
 
 queue_lines  the queues
 tasks        tasks somebody serves, one for each queue line: the best job of each is made ready in
-             any case
+             any case; null: unknown
 wait         wait for the queues'' locks, in the order of their keys; false: leave out those that
              others hold
 

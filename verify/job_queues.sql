@@ -20,8 +20,7 @@ begin
         'constraint queue_settings_line_named',
         'constraint queue_settings_max_running_positive',
         'constraint queue_settings_pkey',
-        'queue_settings for app_jobs_operator delete, app_jobs_operator insert, '
-        'app_jobs_operator select, app_jobs_operator update',
+        'queue_settings for app_jobs_operator select',
         'job_queues.database_id uuid',
         'job_queues.queue_name text',
         'job_queues.job_count bigint',

@@ -183,6 +183,16 @@ select set_eq(
         'monitor operator producer worker: version() text',
         'operator: backoff_delay(backoff json, attempts integer) interval',
         'operator: sweep() integer',
+        'operator: pause_queue(queue_name text, db_id uuid DEFAULT NULL::uuid) '
+        'app_jobs.queue_settings',
+        'operator: resume_queue(queue_name text, db_id uuid DEFAULT NULL::uuid) '
+        'app_jobs.queue_settings',
+        'operator: set_queue_limit('
+        'queue_name text, max_running integer, db_id uuid DEFAULT NULL::uuid) '
+        'app_jobs.queue_settings',
+        'operator: set_task(task text, settings json) app_jobs.tasks',
+        'operator: pause_task(task text) app_jobs.tasks',
+        'operator: resume_task(task text) app_jobs.tasks',
         'producer: add_job('
         'db_id uuid DEFAULT NULL::uuid, identifier text DEFAULT NULL::text, '
         'payload json DEFAULT ''{}''::json, '

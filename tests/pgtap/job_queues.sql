@@ -38,12 +38,11 @@ select
     )
 from unnest(array[0, 10001]) as m (n);
 
--- who may set them
 select is(
-    pg_temp.callers(
-        $$insert into app_jobs.queue_settings (line, queue_name) values (':s', 's')$$
-    ),
-    'operator', 'who may set queues'
+    pg_temp.callers('select from app_jobs.job_queues'), 'operator monitor', 'who may look at them'
+);
+select is(
+    pg_temp.callers('delete from app_jobs.queue_settings'), '', 'nobody writes settings by hand'
 );
 
 select finish();

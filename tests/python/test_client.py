@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 import app_jobs
-from app_jobs import AsyncClient, Client, RawJson, _sql
+from app_jobs import AsyncClient, Client, QueueSettings, RawJson, TaskSettings, _sql
 from app_jobs.errors import (
     BadArgument,
     NotPermitted,
@@ -39,10 +39,9 @@ def test_clients_have_the_functions_of_the_database(
         where
             p.pronamespace = 'app_jobs'::regnamespace
             and p.prorettype <> 'trigger'::regtype
-            and (
-                has_function_privilege('app_jobs_producer', p.oid, 'execute')
-                or has_function_privilege('app_jobs_worker', p.oid, 'execute')
-            )
+            and has_function_privilege('app_jobs_operator', p.oid, 'execute')
+            -- is called by a check of tasks
+            and p.proname <> 'backoff_delay'
         group by 1
         """
     ).fetchall()
@@ -169,6 +168,29 @@ def test_cancel_by_key(client: Client) -> None:
     job = client.add_job(identifier="task", job_key="k")
     assert client.cancel_job("k", reason="not needed") == job
     assert client.cancel_job("k") is None
+
+
+def test_settings_of_queues_and_tasks(client: Client) -> None:
+    assert client.pause_queue("q", TENANT) == QueueSettings(TENANT, "q", 1, True)
+    assert client.resume_queue("q", str(TENANT)) == QueueSettings(TENANT, "q", 1, False)
+    assert client.set_queue_limit("q", 3) == QueueSettings(None, "q", 3, False)
+
+    settings = {"timeout": 90 * MINUTE, "backoff": {"type": "linear"}, "keep_completed": "1 day"}
+    found = client.set_task("t", settings)
+    assert (found.task_identifier, found.timeout, found.backoff, found.keep_completed) == (
+        "t",
+        90 * MINUTE,
+        {"type": "linear"},
+        timedelta(days=1),
+    )
+    assert client.pause_task("t").paused
+    assert not client.resume_task("t").paused
+    defaults = TaskSettings("t", None, None, None, None, timedelta(0), timedelta(days=30), False)
+    assert client.set_task("t", dict.fromkeys(settings)) == defaults
+    with pytest.raises(BadArgument, match="max_attempts is 0") as caught:
+        client.set_task("t", {"max_attempts": 0})
+    assert caught.value.hint == "Give an integer, 1 or more, or null for the default."
+    assert client.sweep() == 0
 
 
 def test_a_job_joins_the_callers_transaction(database: str, client: Client) -> None:

@@ -2,7 +2,7 @@
 
 from app_jobs._async_client import AsyncClient
 from app_jobs._client import Client
-from app_jobs._sql import Job, JobFailure, JobSpec, RawJson, Tick
+from app_jobs._sql import Job, JobFailure, JobSpec, QueueSettings, RawJson, TaskSettings, Tick
 from app_jobs.errors import (
     AlreadyScheduled,
     AppJobsError,
@@ -37,11 +37,13 @@ __all__ = [
     "KeyInUse",
     "NotPermitted",
     "NotSupported",
+    "QueueSettings",
     "RawJson",
     "SchemaMissing",
     "SchemaTooNew",
     "SchemaTooOld",
     "Snooze",
+    "TaskSettings",
     "Tasks",
     "Tick",
     "UnknownJob",

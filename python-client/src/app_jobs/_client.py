@@ -15,7 +15,15 @@ from psycopg import Connection
 from psycopg.rows import tuple_row
 
 from app_jobs import _sql
-from app_jobs._sql import Function, Job, JobFailure, JobSpec, Tick
+from app_jobs._sql import (
+    Function,
+    Job,
+    JobFailure,
+    JobSpec,
+    QueueSettings,
+    TaskSettings,
+    Tick,
+)
 from app_jobs.errors import BadArgument, SchemaMissing, translate
 
 T = TypeVar("T")
@@ -357,6 +365,70 @@ class Client:
         Needs the isolation level READ COMMITTED.
         """
         return self._call(_sql.TICK, connection)
+
+    # --- operators ---
+
+    def pause_queue(
+        self,
+        queue_name: str,
+        db_id: uuid.UUID | str | None = None,
+        *,
+        connection: Connection[Any] | None = None,
+    ) -> QueueSettings:
+        """Let no further job of a queue start; those that run go on."""
+        return self._call(_sql.PAUSE_QUEUE, connection, queue_name=queue_name, db_id=db_id)
+
+    def resume_queue(
+        self,
+        queue_name: str,
+        db_id: uuid.UUID | str | None = None,
+        *,
+        connection: Connection[Any] | None = None,
+    ) -> QueueSettings:
+        """Let a paused queue go on."""
+        return self._call(_sql.RESUME_QUEUE, connection, queue_name=queue_name, db_id=db_id)
+
+    def set_queue_limit(
+        self,
+        queue_name: str,
+        max_running: int,
+        db_id: uuid.UUID | str | None = None,
+        *,
+        connection: Connection[Any] | None = None,
+    ) -> QueueSettings:
+        """Set how many jobs of a queue may run at once, 1 to 10,000."""
+        return self._call(
+            _sql.SET_QUEUE_LIMIT,
+            connection,
+            queue_name=queue_name,
+            max_running=max_running,
+            db_id=db_id,
+        )
+
+    def set_task(
+        self,
+        task: str,
+        settings: Mapping[str, Any],
+        *,
+        connection: Connection[Any] | None = None,
+    ) -> TaskSettings:
+        """Set what `settings` has of a task's settings; None means the default. At once.
+
+        Its keys are the fields of TaskSettings; durations are timedelta, or text.
+        """
+        return self._call(_sql.SET_TASK, connection, task=task, settings=settings)
+
+    def pause_task(self, task: str, *, connection: Connection[Any] | None = None) -> TaskSettings:
+        """Let no further job of a task start; those that run go on."""
+        return self._call(_sql.PAUSE_TASK, connection, task=task)
+
+    def resume_task(self, task: str, *, connection: Connection[Any] | None = None) -> TaskSettings:
+        """Let a paused task go on."""
+        return self._call(_sql.RESUME_TASK, connection, task=task)
+
+    def sweep(self, *, connection: Connection[Any] | None = None) -> int:
+        """Repair the queue after a restore or failover; return what was out of place: 0 if well."""
+        return self._call(_sql.SWEEP, connection)
 
     def version(self, *, connection: Connection[Any] | None = None) -> str:
         """Return the version of the schema, such as "0.1.0"."""

@@ -69,6 +69,30 @@ class Tick:
     pruned: int
 
 
+@dataclass(frozen=True, slots=True)
+class QueueSettings:
+    """A row of `queue_settings`: what is set for a queue."""
+
+    database_id: uuid.UUID | None
+    queue_name: str
+    max_running: int
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSettings:
+    """A row of `tasks`: what is set for a task, and the defaults of the rest."""
+
+    task_identifier: str
+    max_attempts: int | None
+    retry_after: timedelta | None
+    timeout: timedelta | None
+    backoff: dict[str, Any] | None
+    keep_completed: timedelta
+    keep_failed: timedelta
+    paused: bool
+
+
 class JobSpec(TypedDict, total=False):
     """One job for add_jobs(): the arguments of add_job(); `identifier` is required."""
 
@@ -119,6 +143,8 @@ MAX_ATTEMPTS = _FIELDS.index("max_attempts")
 LEASE = _FIELDS.index("lease")
 LOCKED_AT = _FIELDS.index("locked_at")
 LEASE_EXPIRES_AT = _FIELDS.index("lease_expires_at")
+_QUEUE_FIELDS = [field.name for field in fields(QueueSettings)]
+_TASK_FIELDS = [field.name for field in fields(TaskSettings)]
 _MOMENT_INDEXES = [_FIELDS.index(name) for name in _MOMENTS]
 
 
@@ -165,6 +191,16 @@ def _the_job(rows: Sequence[Row]) -> Job:
 
 def _jobs(rows: Sequence[Row]) -> list[Job]:
     return [job(row) for row in rows]
+
+
+def _queue_settings(rows: Sequence[Row]) -> QueueSettings:
+    return QueueSettings(*rows[0])
+
+
+def _task_settings(rows: Sequence[Row]) -> TaskSettings:
+    values = dict(zip(_TASK_FIELDS, rows[0], strict=True))
+    values["backoff"] = values["backoff"] and from_json(values["backoff"])
+    return TaskSettings(**values)
 
 
 def _first_of_each(rows: Sequence[Row]) -> list[int]:
@@ -272,6 +308,17 @@ def _objects(argument: str, objects: Iterable[Mapping[str, Any]]) -> str:
     return "[" + ",".join(elements) + "]"
 
 
+def _object(argument: str, members: Mapping[str, Any]) -> str:
+    """Return a JSON object, durations included."""
+    return to_json(
+        argument,
+        {
+            name: _duration(name, value) if isinstance(value, timedelta) else value
+            for name, value in members.items()
+        },
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Kind:
     """An SQL type, and how a Python value becomes one of it."""
@@ -287,6 +334,7 @@ _BOOLEAN = _Kind("boolean")
 _UUID = _Kind("uuid", _tenant)
 _JSON = _Kind("json", _optional_json)
 _JSONB = _Kind("jsonb", _optional_json)
+_OBJECT = _Kind("json", _object)
 _OBJECTS = _Kind("json", _objects)
 _MOMENT = _Kind("timestamptz", _moment)
 _DURATION = _Kind("interval", _duration)
@@ -419,6 +467,20 @@ TICK = Function(
     lambda rows: Tick(*rows[0]),
     "next_due_at, made_ready, expired, moved, closed, relisted, pruned",
 )
+_QUEUE = {"queue_name": _TEXT, "db_id": _UUID}
+PAUSE_QUEUE = Function("pause_queue", _QUEUE, _queue_settings, ", ".join(_QUEUE_FIELDS))
+RESUME_QUEUE = Function("resume_queue", _QUEUE, _queue_settings, ", ".join(_QUEUE_FIELDS))
+SET_QUEUE_LIMIT = Function(
+    "set_queue_limit",
+    {"queue_name": _TEXT, "max_running": _INTEGER, "db_id": _UUID},
+    _queue_settings,
+    ", ".join(_QUEUE_FIELDS),
+)
+_TASK_COLUMNS = ", ".join(_TASK_FIELDS).replace("backoff", "backoff::text")
+SET_TASK = Function("set_task", {"task": _TEXT, "settings": _OBJECT}, _task_settings, _TASK_COLUMNS)
+PAUSE_TASK = Function("pause_task", {"task": _TEXT}, _task_settings, _TASK_COLUMNS)
+RESUME_TASK = Function("resume_task", {"task": _TEXT}, _task_settings, _TASK_COLUMNS)
+SWEEP: Function[int] = Function("sweep", {}, _only_value)
 VERSION: Function[str] = Function("version", {}, _only_value)
 
 FUNCTIONS: tuple[Function[Any], ...] = (
@@ -439,6 +501,13 @@ FUNCTIONS: tuple[Function[Any], ...] = (
     HEARTBEAT,
     RELEASE_JOBS,
     TICK,
+    PAUSE_QUEUE,
+    RESUME_QUEUE,
+    SET_QUEUE_LIMIT,
+    SET_TASK,
+    PAUSE_TASK,
+    RESUME_TASK,
+    SWEEP,
     VERSION,
 )
 
