@@ -190,6 +190,16 @@ select set_eq(
         'operator: set_queue_limit('
         'queue_name text, max_running integer, db_id uuid DEFAULT NULL::uuid) '
         'app_jobs.queue_settings',
+        'operator: complete_jobs(job_ids bigint[]) SETOF app_jobs.jobs',
+        'operator: permanently_fail_jobs('
+        'job_ids bigint[], error_message text DEFAULT NULL::text) SETOF app_jobs.jobs',
+        'operator: cancel_jobs('
+        'job_ids bigint[], reason text DEFAULT NULL::text) SETOF app_jobs.jobs',
+        'operator: reschedule_jobs('
+        'job_ids bigint[], run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, '
+        'priority integer DEFAULT NULL::integer, attempts integer DEFAULT NULL::integer, '
+        'max_attempts integer DEFAULT NULL::integer) SETOF app_jobs.jobs',
+        'operator: retry_jobs(finished_job_ids bigint[]) SETOF app_jobs.jobs',
         'operator: set_task(task text, settings json) app_jobs.tasks',
         'operator: pause_task(task text) app_jobs.tasks',
         'operator: resume_task(task text) app_jobs.tasks',

@@ -16,6 +16,7 @@ import app_jobs
 from app_jobs import AsyncClient, Client, QueueSettings, RawJson, TaskSettings, _sql
 from app_jobs.errors import (
     BadArgument,
+    KeyInUse,
     NotPermitted,
     SchemaMissing,
     SchemaTooNew,
@@ -168,6 +169,38 @@ def test_cancel_by_key(client: Client) -> None:
     job = client.add_job(identifier="task", job_key="k")
     assert client.cancel_job("k", reason="not needed") == job
     assert client.cancel_job("k") is None
+
+
+def test_jobs_are_steered_by_id(client: Client) -> None:
+    ids = client.add_jobs(identifier="t", payloads=[1, 2, 3, 4, 5])
+    assert [job.id for job in client.complete_jobs(job_ids=ids[:1])] == ids[:1]
+    (failed,) = client.permanently_fail_jobs(ids[1:2], "no")
+    (cancelled,) = client.cancel_jobs(ids[2:3], reason="enough")
+    assert (failed.payload, cancelled.payload) == (2, 3)
+    later = datetime.now(timezone.utc) + MINUTE
+    (changed,) = client.reschedule_jobs(ids[3:4], later, 1, 2, 3)
+    assert (changed.run_at, changed.priority, changed.attempts, changed.max_attempts) == (
+        later,
+        1,
+        2,
+        3,
+    )
+    (claimed,) = client.get_jobs("w", job_limit=5)
+    assert claimed.id == ids[4]
+    assert [job.id for job in client.retry_jobs(ids)] == ids[1:3]
+    assert client.complete_jobs("w", ids, [1] * 5) == ids[4:]
+    with pytest.raises(BadArgument, match="job_ids is null"):
+        client.complete_jobs(job_ids=None)  # type: ignore[call-overload]
+    with pytest.raises(BadArgument, match="leases"):
+        client.complete_jobs(job_ids=ids, leases=[1] * 5)  # type: ignore[call-overload]
+
+
+def test_a_key_in_use_is_an_error(client: Client) -> None:
+    dead = client.add_job(identifier="t", job_key="k")
+    client.permanently_fail_jobs([dead.id])
+    client.add_job(identifier="t", job_key="k")
+    with pytest.raises(KeyInUse, match=f'job {dead.id} has key "k"'):
+        client.retry_jobs([dead.id])
 
 
 def test_settings_of_queues_and_tasks(client: Client) -> None:

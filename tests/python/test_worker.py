@@ -463,10 +463,10 @@ def test_a_job_that_is_to_be_cancelled_is(
             time.sleep(0.01)
         raise RuntimeError("stopped half-way")
 
-    client.add_job(identifier=kind, job_key="k")
+    job = client.add_job(identifier=kind)
     with running(lease=SECOND):
         assert started.wait(PATIENCE)
-        client.cancel_job("k", reason="changed my mind")
+        client.cancel_jobs([job.id], reason="changed my mind")
         until("exists (select from app_jobs.finished_jobs where state = 'cancelled')")
     assert connection.execute("select count(*) from app_jobs.jobs").fetchone() == (0,)
 

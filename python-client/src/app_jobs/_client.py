@@ -256,6 +256,7 @@ class Client:
             result=result,
         )
 
+    @overload
     def complete_jobs(
         self,
         worker_id: str,
@@ -264,12 +265,39 @@ class Client:
         results: Sequence[Any] | None = None,
         *,
         connection: Connection[Any] | None = None,
-    ) -> list[int]:
-        """Finish jobs; `leases` and `results` go with `job_ids`. Return those really completed.
+    ) -> list[int]: ...
 
-        A missing id was taken over, or its row was locked by another transaction at that moment:
+    @overload
+    def complete_jobs(
+        self, *, job_ids: Sequence[int], connection: Connection[Any] | None = None
+    ) -> list[Job]: ...
+
+    def complete_jobs(
+        self,
+        worker_id: str | None = None,
+        job_ids: Sequence[int] | None = None,
+        leases: Sequence[int] | None = None,
+        results: Sequence[Any] | None = None,
+        *,
+        connection: Connection[Any] | None = None,
+    ) -> list[int] | list[Job]:
+        """Finish jobs that a worker holds, or, without `worker_id`, jobs that no worker has leased.
+
+        Of a worker: `leases` and `results` go with `job_ids`. Returns the ids really completed. One
+        that is missing was taken over, or its row was locked by another transaction at that moment:
         heartbeat() tells which, and a job that is still held can be completed again.
+
+        Of an operator, complete_jobs(job_ids=[…]): jobs that wait or are processing. Returns them
+        as they were.
         """
+        if worker_id is None:
+            if leases is not None or results is not None:
+                raise BadArgument(
+                    "complete_jobs takes leases and results from a worker only",
+                    hint="complete_jobs(worker_id, job_ids, leases, results) or "
+                    "complete_jobs(job_ids=[…]).",
+                )
+            return self._call(_sql.COMPLETE_JOBS_BY_ID, connection, job_ids=job_ids)
         return self._call(
             _sql.COMPLETE_JOBS,
             connection,
@@ -367,6 +395,64 @@ class Client:
         return self._call(_sql.TICK, connection)
 
     # --- operators ---
+
+    def permanently_fail_jobs(
+        self,
+        job_ids: Sequence[int],
+        error_message: str | None = None,
+        *,
+        connection: Connection[Any] | None = None,
+    ) -> list[Job]:
+        """Fail jobs for good that wait or are processing; return them as they were.
+
+        A job that is leased, finished or unknown is left out.
+        """
+        return self._call(
+            _sql.PERMANENTLY_FAIL_JOBS, connection, job_ids=job_ids, error_message=error_message
+        )
+
+    def cancel_jobs(
+        self,
+        job_ids: Sequence[int],
+        reason: str | None = None,
+        *,
+        connection: Connection[Any] | None = None,
+    ) -> list[Job]:
+        """Cancel jobs; return them as they were.
+
+        The handler of one that runs is cancelled at its worker's next heartbeat.
+        """
+        return self._call(_sql.CANCEL_JOBS, connection, job_ids=job_ids, reason=reason)
+
+    def reschedule_jobs(
+        self,
+        job_ids: Sequence[int],
+        run_at: datetime | None = None,
+        priority: int | None = None,
+        attempts: int | None = None,
+        max_attempts: int | None = None,
+        *,
+        connection: Connection[Any] | None = None,
+    ) -> list[Job]:
+        """Change when and how jobs that wait will run; None: as it is. Return those changed."""
+        return self._call(
+            _sql.RESCHEDULE_JOBS,
+            connection,
+            job_ids=job_ids,
+            run_at=run_at,
+            priority=priority,
+            attempts=attempts,
+            max_attempts=max_attempts,
+        )
+
+    def retry_jobs(
+        self, finished_job_ids: Sequence[int], *, connection: Connection[Any] | None = None
+    ) -> list[Job]:
+        """Put finished jobs, dead letters above all, back to work; return them as they are now.
+
+        KeyInUse if a live job has the key of one of them; then none is retried.
+        """
+        return self._call(_sql.RETRY_JOBS, connection, finished_job_ids=finished_job_ids)
 
     def pause_queue(
         self,

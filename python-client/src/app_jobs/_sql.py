@@ -467,6 +467,24 @@ TICK = Function(
     lambda rows: Tick(*rows[0]),
     "next_due_at, made_ready, expired, moved, closed, relisted, pruned",
 )
+COMPLETE_JOBS_BY_ID = Function("complete_jobs", {"job_ids": _BIGINTS}, _jobs, JOB_COLUMNS)
+PERMANENTLY_FAIL_JOBS = Function(
+    "permanently_fail_jobs", {"job_ids": _BIGINTS, "error_message": _TEXT}, _jobs, JOB_COLUMNS
+)
+CANCEL_JOBS = Function("cancel_jobs", {"job_ids": _BIGINTS, "reason": _TEXT}, _jobs, JOB_COLUMNS)
+RESCHEDULE_JOBS = Function(
+    "reschedule_jobs",
+    {
+        "job_ids": _BIGINTS,
+        "run_at": _MOMENT,
+        "priority": _INTEGER,
+        "attempts": _INTEGER,
+        "max_attempts": _INTEGER,
+    },
+    _jobs,
+    JOB_COLUMNS,
+)
+RETRY_JOBS = Function("retry_jobs", {"finished_job_ids": _BIGINTS}, _jobs, JOB_COLUMNS)
 _QUEUE = {"queue_name": _TEXT, "db_id": _UUID}
 PAUSE_QUEUE = Function("pause_queue", _QUEUE, _queue_settings, ", ".join(_QUEUE_FIELDS))
 RESUME_QUEUE = Function("resume_queue", _QUEUE, _queue_settings, ", ".join(_QUEUE_FIELDS))
@@ -501,6 +519,11 @@ FUNCTIONS: tuple[Function[Any], ...] = (
     HEARTBEAT,
     RELEASE_JOBS,
     TICK,
+    COMPLETE_JOBS_BY_ID,
+    PERMANENTLY_FAIL_JOBS,
+    CANCEL_JOBS,
+    RESCHEDULE_JOBS,
+    RETRY_JOBS,
     PAUSE_QUEUE,
     RESUME_QUEUE,
     SET_QUEUE_LIMIT,
