@@ -29,10 +29,14 @@ create table app_jobs.finished_jobs (
     keep_until timestamptz not null,
     constraint finished_jobs_pkey primary key (id),
     constraint finished_jobs_state_known check (state in ('completed', 'failed', 'cancelled'))
+) with (
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_threshold = 10000
 );
 
 create index finished_jobs_key on app_jobs.finished_jobs (key, database_id) where key is not null;
 create index finished_jobs_keep_until on app_jobs.finished_jobs (keep_until);
+create index finished_jobs_finished_at on app_jobs.finished_jobs (finished_at);
 
 create table app_jobs.job_errors (
     job_id bigint not null,
@@ -43,6 +47,9 @@ create table app_jobs.job_errors (
     error_message text,
     detail text,
     constraint job_errors_pkey primary key (job_id, lease)
+) with (
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_threshold = 10000
 );
 
 grant select on app_jobs.finished_jobs, app_jobs.job_errors to app_jobs_operator;
@@ -71,7 +78,8 @@ comment on column app_jobs.finished_jobs.finished_by is 'The worker that ended i
 comment on column app_jobs.finished_jobs.result is 'What the worker gave to complete_jobs().';
 comment on column app_jobs.finished_jobs.keep_until is 'Internal: tick() may delete the row after this.';
 comment on index app_jobs.finished_jobs_key is 'For job_key_mode once.';
-comment on index app_jobs.finished_jobs_keep_until is 'For pruning.';
+comment on index app_jobs.finished_jobs_keep_until is 'To prune what is over its time.';
+comment on index app_jobs.finished_jobs_finished_at is 'To prune by age, and to look at the latest.';
 comment on table app_jobs.job_errors is
 'One row per failed attempt, kept as long as its job is, live or finished.';
 comment on column app_jobs.job_errors.job_id is 'The job.';

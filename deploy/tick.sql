@@ -398,20 +398,39 @@ begin
 end;
 $$;
 
+create function app_jobs.forget_finished(tids tid[]) returns void
+language plpgsql
+volatile
+as $$
+declare
+    v_ids bigint[];
+begin
+    with gone as (
+        delete from app_jobs.finished_jobs as f
+        where f.ctid = any(forget_finished.tids)
+        returning f.id
+    )
+
+    select array_agg(g.id) into v_ids from gone as g;
+    delete from app_jobs.job_errors as e where e.job_id = any(v_ids);
+end;
+$$;
+
 create function app_jobs.prune_finished(most integer) returns integer
 language plpgsql
 volatile
 as $$
 #variable_conflict use_column
 declare
+    c_late constant interval := interval '1 minute';
     v_now constant timestamptz := clock_timestamp();
-    v_ids bigint[];
+    v_tids tid[];
     v_until timestamptz;
 begin
     -- The mark lets us pass over rows deleted before that an old snapshot still holds; each sweep
-    -- sets it back.
+    -- sets it back, and finds what was committed long after it had finished.
     with expired as materialized (
-        select f.id, f.keep_until
+        select f.ctid as tid, f.keep_until
         from app_jobs.finished_jobs as f
         where
             f.keep_until >= to_timestamp(pg_sequence_last_value('app_jobs.pruned_to'))
@@ -421,14 +440,14 @@ begin
         for update skip locked
     )
 
-    select array_agg(e.id), max(e.keep_until) into v_ids, v_until from expired as e;
-    if v_ids is null then
-        return 0;
+    select coalesce(array_agg(e.tid), '{}'), max(e.keep_until) into v_tids, v_until
+    from expired as e;
+    perform app_jobs.forget_finished(v_tids);
+    if cardinality(v_tids) < prune_finished.most then
+        v_until := greatest(v_until, v_now - c_late);
     end if;
-    delete from app_jobs.finished_jobs as f where f.id = any(v_ids);
-    delete from app_jobs.job_errors as e where e.job_id = any(v_ids);
     perform setval('app_jobs.pruned_to', floor(extract(epoch from v_until))::bigint);
-    return cardinality(v_ids);
+    return cardinality(v_tids);
 end;
 $$;
 
@@ -518,7 +537,9 @@ set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
+    c_lot constant integer := 1000;
     v_now timestamptz;
+    v_lot integer;
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
         raise exception 'tick() cannot run at isolation level %',
@@ -529,7 +550,15 @@ begin
     end if;
     select h.made_ready, h.expired, h.moved, h.closed, h.relisted, h.pruned
     into made_ready, expired, moved, closed, relisted, pruned
-    from app_jobs.keep_house(1000) as h;
+    from app_jobs.keep_house(c_lot) as h;
+    -- Where much is kept for a while, as much must go: so a tenth of the time may be spent on it.
+    v_now := clock_timestamp();
+    v_lot := pruned;
+    while v_lot = c_lot loop
+        v_lot := app_jobs.prune_finished(c_lot);
+        pruned := pruned + v_lot;
+        exit when clock_timestamp() > v_now + interval '0.1 seconds';
+    end loop;
 
     v_now := clock_timestamp();
     select min(d.run_at) into next_due_at
@@ -562,6 +591,7 @@ revoke all on function app_jobs.end_leases(tid[]) from public;
 revoke all on function app_jobs.end_expired_leases(integer) from public;
 revoke all on function app_jobs.move_queues(integer) from public;
 revoke all on function app_jobs.sweep() from public;
+revoke all on function app_jobs.forget_finished(tid[]) from public;
 revoke all on function app_jobs.prune_finished(integer) from public;
 revoke all on function app_jobs.count_idle() from public;
 revoke all on function app_jobs.keep_house(integer) from public;
@@ -612,6 +642,12 @@ comment on function app_jobs.sweep() is
 failover, and hourly.
 
 Returns: slots listed; 0 in a healthy database. Roles: app_jobs_operator.';
+comment on function app_jobs.forget_finished(tid[]) is
+'Delete finished jobs, with their errors.
+
+tids  rows of finished_jobs, locked by the caller
+
+Roles: internal; the caller pins the plans.';
 comment on function app_jobs.prune_finished(integer) is
 'Delete finished jobs that are over their time, with their errors.
 

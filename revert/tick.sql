@@ -8,6 +8,7 @@ drop function app_jobs.tick();
 drop function app_jobs.keep_house(integer);
 drop function app_jobs.count_idle();
 drop function app_jobs.prune_finished(integer);
+drop function app_jobs.forget_finished(tid[]);
 drop function app_jobs.sweep();
 drop function app_jobs.move_queues(integer);
 drop function app_jobs.end_expired_leases(integer);

@@ -66,6 +66,7 @@ begin
         ('end_expired_leases(most integer)', 'integer', ''),
         ('move_queues(most integer)', 'integer', ''),
         ('sweep()', 'integer', 'operator'),
+        ('forget_finished(tids tid[])', 'void', ''),
         ('prune_finished(most integer)', 'integer', ''),
         ('count_idle()', 'void', ''),
         (

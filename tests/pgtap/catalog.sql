@@ -200,6 +200,8 @@ select set_eq(
         'priority integer DEFAULT NULL::integer, attempts integer DEFAULT NULL::integer, '
         'max_attempts integer DEFAULT NULL::integer) SETOF app_jobs.jobs',
         'operator: retry_jobs(finished_job_ids bigint[]) SETOF app_jobs.jobs',
+        'operator: prune('
+        'older_than interval DEFAULT NULL::interval, batch integer DEFAULT 10000) bigint',
         'operator: set_task(task text, settings json) app_jobs.tasks',
         'operator: pause_task(task text) app_jobs.tasks',
         'operator: resume_task(task text) app_jobs.tasks',

@@ -195,6 +195,14 @@ def test_jobs_are_steered_by_id(client: Client) -> None:
         client.complete_jobs(job_ids=ids, leases=[1] * 5)  # type: ignore[call-overload]
 
 
+def test_finished_jobs_are_pruned(client: Client) -> None:
+    client.permanently_fail_jobs(client.add_jobs(identifier="t", payloads=[1, 2, 3]))
+    assert client.prune() == 0
+    assert client.prune(timedelta(days=1)) == 0
+    assert client.prune(timedelta(0), batch=2) == 2
+    assert client.prune(timedelta(0), batch=2) == 1
+
+
 def test_a_key_in_use_is_an_error(client: Client) -> None:
     dead = client.add_job(identifier="t", job_key="k")
     client.permanently_fail_jobs([dead.id])

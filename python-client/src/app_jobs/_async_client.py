@@ -518,6 +518,20 @@ class AsyncClient:
         """Let a paused task go on."""
         return await self._call(_sql.RESUME_TASK, connection, task=task)
 
+    async def prune(
+        self,
+        older_than: timedelta | None = None,
+        batch: int = 10_000,
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> int:
+        """Delete up to `batch` finished jobs, the oldest first; return how many.
+
+        Those that finished longer ago than `older_than`; None: those that are over the time for
+        which their tasks keep them. Call it until it returns less than `batch`.
+        """
+        return await self._call(_sql.PRUNE, connection, older_than=older_than, batch=batch)
+
     async def sweep(self, *, connection: AsyncConnection[Any] | None = None) -> int:
         """Repair the queue after a restore or failover; return what was out of place: 0 if well."""
         return await self._call(_sql.SWEEP, connection)

@@ -512,6 +512,20 @@ class Client:
         """Let a paused task go on."""
         return self._call(_sql.RESUME_TASK, connection, task=task)
 
+    def prune(
+        self,
+        older_than: timedelta | None = None,
+        batch: int = 10_000,
+        *,
+        connection: Connection[Any] | None = None,
+    ) -> int:
+        """Delete up to `batch` finished jobs, the oldest first; return how many.
+
+        Those that finished longer ago than `older_than`; None: those that are over the time for
+        which their tasks keep them. Call it until it returns less than `batch`.
+        """
+        return self._call(_sql.PRUNE, connection, older_than=older_than, batch=batch)
+
     def sweep(self, *, connection: Connection[Any] | None = None) -> int:
         """Repair the queue after a restore or failover; return what was out of place: 0 if well."""
         return self._call(_sql.SWEEP, connection)

@@ -498,6 +498,7 @@ _TASK_COLUMNS = ", ".join(_TASK_FIELDS).replace("backoff", "backoff::text")
 SET_TASK = Function("set_task", {"task": _TEXT, "settings": _OBJECT}, _task_settings, _TASK_COLUMNS)
 PAUSE_TASK = Function("pause_task", {"task": _TEXT}, _task_settings, _TASK_COLUMNS)
 RESUME_TASK = Function("resume_task", {"task": _TEXT}, _task_settings, _TASK_COLUMNS)
+PRUNE: Function[int] = Function("prune", {"older_than": _DURATION, "batch": _INTEGER}, _only_value)
 SWEEP: Function[int] = Function("sweep", {}, _only_value)
 VERSION: Function[str] = Function("version", {}, _only_value)
 
@@ -530,6 +531,7 @@ FUNCTIONS: tuple[Function[Any], ...] = (
     SET_TASK,
     PAUSE_TASK,
     RESUME_TASK,
+    PRUNE,
     SWEEP,
     VERSION,
 )

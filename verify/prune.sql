@@ -1,0 +1,66 @@
+-- Verify app_jobs:prune on pg
+
+begin;
+
+select set_config('plpgsql.check_asserts', 'on', true);
+set local search_path = pg_catalog;
+
+-- functions: arguments, result, who else than the owner may call them; those are pinned
+do $$
+declare
+    v_wrong text;
+begin
+    select string_agg(e.signature, ', ') into v_wrong
+    from (
+        values
+        ('prune(older_than interval, batch integer)', 'bigint', 'operator')
+    ) as e(signature, result, callers)
+    where not exists (
+        select
+        from pg_proc as p
+        where
+            p.pronamespace = 'app_jobs'::regnamespace
+            and format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) = e.signature
+            and pg_get_function_result(p.oid) = e.result
+            and e.callers = coalesce((
+                select string_agg(replace(g.role, 'app_jobs_', ''), ' ' order by g.role)
+                from (
+                    select a.grantee::regrole::text
+                    from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
+                ) as g(role)
+                where g.role ~ '^(-|app_jobs_(producer|worker|operator|monitor))$'
+            ), '')
+            and (
+                e.callers = ''
+                or (p.prosecdef and p.proconfig @> array['search_path=pg_catalog, pg_temp'])
+            )
+    );
+    assert v_wrong is null, format('missing or changed: %s', v_wrong);
+end;
+$$;
+
+-- what a bad argument is answered with
+do $$
+declare
+    v_call text;
+    v_expected text;
+    v_state text;
+begin
+    for v_call, v_expected in
+        values
+        ('prune(batch => null)', '22004'),
+        ('prune(batch => 0)', '22023'),
+        ('prune(''-1 s'')', '22023')
+    loop
+        begin
+            execute 'select app_jobs.' || v_call;
+            v_state := '00000';
+        exception when others then
+            v_state := sqlstate;
+        end;
+        assert v_state = v_expected, format('%s answers %s, not %s', v_call, v_state, v_expected);
+    end loop;
+end;
+$$;
+
+rollback;
