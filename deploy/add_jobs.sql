@@ -99,6 +99,7 @@ declare
     );
     v_slots integer[];
     v_ids bigint[];
+    v_counts app_jobs.slot_counts[];
 begin
     -- A large addition brings slots of its own: closed from the first, they appear with its commit
     -- and need no lock.
@@ -148,26 +149,51 @@ begin
             v_slots[1 + (g.n - 1) / c_slot_size],
             case when coalesce(g.run_at, now()) <= v_now then '' end
         from given as g
-        returning j.id, j.slot, j.line, j.task_identifier, j.priority, j.run_at
+        returning
+            j.id, j.slot, j.line, j.task_identifier, j.database_id, j.queue_name, j.priority,
+            j.run_at
+    ),
+
+    brought as materialized (
+        select
+            a.slot, a.line, a.task_identifier, a.database_id, a.queue_name,
+            min(a.priority) as priority, min(a.run_at) as run_at, min(a.id) as id, count(*) as jobs
+        from added as a
+        where v_large
+        group by a.slot, a.line, a.task_identifier, a.database_id, a.queue_name
     ),
 
     left_streams as (
         insert into app_jobs.streams (slot, line, task_identifier, priority, run_at, id)
-        select a.slot, a.line, a.task_identifier, min(a.priority), min(a.run_at), min(a.id)
-        from added as a
-        where v_large and a.line is not null
-        group by a.slot, a.line, a.task_identifier
+        select b.slot, b.line, b.task_identifier, min(b.priority), min(b.run_at), min(b.id)
+        from brought as b
+        where b.line is not null
+        group by b.slot, b.line, b.task_identifier
     ),
 
     left_alarms as (
         insert into app_jobs.alarms (slot, kind, due_at)
-        select a.slot, 'run', min(a.run_at)
-        from added as a
-        where v_large and a.line is null
-        group by a.slot
+        select b.slot, 'run', min(b.run_at)
+        from brought as b
+        where b.line is null
+        group by b.slot
     )
 
-    select array_agg(a.id) into v_ids from added as a;
+    select
+        array_agg(a.id),
+        (
+            select array_agg(row(
+                b.slot, case when b.line is null then 'scheduled' else 'ready' end,
+                b.task_identifier,
+                app_jobs.queue_line(b.database_id, coalesce(b.queue_name, '')), b.jobs, b.run_at
+            )::app_jobs.slot_counts)
+            from brought as b
+        )
+    into v_ids, v_counts
+    from added as a;
+    if v_large then
+        perform app_jobs.note_counts(v_counts);
+    end if;
     perform app_jobs.wake_workers();
     return v_ids;
 end;

@@ -11,7 +11,8 @@ volatile
 as $$
 #variable_conflict use_column
 declare
-    v_changed boolean;
+    v_emptied text[];
+    v_raised boolean;
 begin
     -- A closed slot only loses rows, and a claim not yet committed still shows its row as waiting,
     -- so what this statement sees is a lower bound for everybody. Bounds that another claim is
@@ -47,7 +48,7 @@ begin
             and s.line = raise_bounds.line
             and s.task_identifier = l.task_identifier
             and l.id is null
-        returning 1
+        returning s.task_identifier
     ),
 
     raised as (
@@ -62,8 +63,17 @@ begin
         returning 1
     )
 
-    select exists (select from emptied) or exists (select from raised) into v_changed;
-    return v_changed;
+    select (select array_agg(e.task_identifier) from emptied as e), exists (select from raised)
+    into v_emptied, v_raised;
+    if v_emptied is not null then
+        perform app_jobs.forget_counts(
+            array[raise_bounds.slot],
+            case when raise_bounds.line = '' then 'ready' else 'parked' end,
+            v_emptied,
+            nullif(raise_bounds.line, '')
+        );
+    end if;
+    return v_raised or v_emptied is not null;
 end;
 $$;
 

@@ -1,5 +1,5 @@
 -- Deploy app_jobs:slots to pg
--- requires: jobs
+-- requires: counts
 -- requires: workers
 
 begin;
@@ -105,6 +105,7 @@ begin
     -- a slot that a sweep listed again may have left bounds behind
     delete from app_jobs.streams as s where s.slot = close_slot.slot;
     delete from app_jobs.alarms as a where a.slot = close_slot.slot;
+    perform app_jobs.forget_counts(array[close_slot.slot], null, null, null);
 
     insert into app_jobs.streams (slot, line, task_identifier, priority, run_at, id)
     select close_slot.slot, j.line, j.task_identifier, min(j.priority), min(j.run_at), min(j.id)
@@ -128,6 +129,13 @@ begin
     from app_jobs.jobs as j
     where j.slot = close_slot.slot and j.lease_expires_at is not null
     having count(*) > 0;
+
+    perform app_jobs.note_counts(array(
+        select row(
+            close_slot.slot, w.state, w.task_identifier, w.queue_line, w.jobs, w.oldest
+        )::app_jobs.slot_counts
+        from app_jobs.waiting_in(close_slot.slot) as w
+    ));
 
     delete from app_jobs.open_slots as o where o.slot = close_slot.slot;
 end;

@@ -41,6 +41,7 @@ declare
     v_now constant timestamptz := clock_timestamp();
     v_due tid[];
     v_tids tid[];
+    v_emptied integer[];
 begin
     -- The best of what is due, so that a claim for one job finds it, and some more, since others
     -- may have locked those; then lock as many as are wanted.
@@ -113,12 +114,20 @@ begin
         delete from app_jobs.alarms as a
         using next_due as n
         where a.slot = n.slot and a.kind = 'run' and n.run_at is null
+        returning a.slot
+    ),
+
+    set_again as (
+        update app_jobs.alarms as a
+        set due_at = n.run_at
+        from next_due as n
+        where a.slot = n.slot and a.kind = 'run' and n.run_at > v_now + interval '0.2 seconds'
     )
 
-    update app_jobs.alarms as a
-    set due_at = n.run_at
-    from next_due as n
-    where a.slot = n.slot and a.kind = 'run' and n.run_at > v_now + interval '0.2 seconds';
+    select array_agg(s.slot) into v_emptied from silent as s;
+    if v_emptied is not null then
+        perform app_jobs.forget_counts(v_emptied, 'scheduled', null, null);
+    end if;
     return cardinality(v_tids);
 end;
 $$;
@@ -517,6 +526,7 @@ begin
     moved := app_jobs.move_queues(most);
     pruned := app_jobs.prune_finished(most);
     perform app_jobs.count_idle();
+    perform app_jobs.count_again(4);
 end;
 $$;
 

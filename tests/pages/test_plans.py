@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg.errors import Diagnostic
 
-LARGE = {"jobs", "streams", "alarms", "finished_jobs", "job_errors"}
+LARGE = {"jobs", "streams", "alarms", "finished_jobs", "job_errors", "slot_counts"}
 HELD = "(select id from app_jobs.jobs where locked_by = 'w' limit 50)"
 HOT = [
     "select app_jobs.add_job(identifier => 'a', job_key => 'k', queue_name => 'q')",
