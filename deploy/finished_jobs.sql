@@ -37,6 +37,9 @@ create table app_jobs.finished_jobs (
 create index finished_jobs_key on app_jobs.finished_jobs (key, database_id) where key is not null;
 create index finished_jobs_keep_until on app_jobs.finished_jobs (keep_until);
 create index finished_jobs_finished_at on app_jobs.finished_jobs (finished_at);
+create index finished_jobs_failed on app_jobs.finished_jobs (
+    finished_at
+) where state = 'failed';
 
 create table app_jobs.job_errors (
     job_id bigint not null,
@@ -80,6 +83,7 @@ comment on column app_jobs.finished_jobs.keep_until is 'Internal: tick() may del
 comment on index app_jobs.finished_jobs_key is 'For job_key_mode once.';
 comment on index app_jobs.finished_jobs_keep_until is 'To prune what is over its time.';
 comment on index app_jobs.finished_jobs_finished_at is 'To prune by age, and to look at the latest.';
+comment on index app_jobs.finished_jobs_failed is 'To count what has failed of late.';
 comment on table app_jobs.job_errors is
 'One row per failed attempt, kept as long as its job is, live or finished.';
 comment on column app_jobs.job_errors.job_id is 'The job.';

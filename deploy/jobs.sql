@@ -72,6 +72,10 @@ create index jobs_leased on app_jobs.jobs (
     slot, lease_expires_at
 ) where lease_expires_at is not null;
 
+create index jobs_processing on app_jobs.jobs (
+    locked_at
+) where locked_by is not null and lease_expires_at is null;
+
 create unique index jobs_seats on app_jobs.jobs (
     slot, app_jobs.queue_line(database_id, queue_name), seat
 ) where seat is not null;
@@ -130,6 +134,7 @@ comment on constraint jobs_lease_is_held on app_jobs.jobs is 'A lease has a hold
 comment on index app_jobs.jobs_line is 'The ready and parked lines, slot by slot; the task comes last so that others'' jobs are passed within the index.';
 comment on index app_jobs.jobs_scheduled is 'Jobs that wait for their time, slot by slot.';
 comment on index app_jobs.jobs_leased is 'Leases, slot by slot.';
+comment on index app_jobs.jobs_processing is 'To count held jobs without a lease.';
 comment on index app_jobs.jobs_seats is 'Seats taken, slot by slot: two claims that race for one seat meet here.';
 comment on index app_jobs.jobs_key is 'One live job per key, without tenant (a null tenant would make a plain unique index enforce nothing).';
 comment on index app_jobs.jobs_tenant_key is 'One live job per tenant and key.';

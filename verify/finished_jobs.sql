@@ -38,6 +38,7 @@ begin
         'index finished_jobs_key',
         'index finished_jobs_keep_until',
         'index finished_jobs_finished_at',
+        'index finished_jobs_failed',
         'finished_jobs for app_jobs_operator select',
         'job_errors.job_id bigint not null',
         'job_errors.lease integer not null',

@@ -51,6 +51,7 @@ begin
         'index jobs_line',
         'index jobs_scheduled',
         'index jobs_leased',
+        'index jobs_processing',
         'unique index jobs_seats',
         'unique index jobs_key',
         'unique index jobs_tenant_key',

@@ -181,6 +181,10 @@ select set_eq(
     from functions as f where f.callers <> ''$$,
     array[
         'monitor operator producer worker: version() text',
+        'monitor: metrics() TABLE('
+        'database_id uuid, task_identifier text, queue_name text, ready bigint, scheduled bigint, '
+        'running bigint, parked bigint, expired bigint, oldest_ready_age interval, '
+        'failed_1h bigint)',
         'operator: backoff_delay(backoff json, attempts integer) interval',
         'operator: sweep() integer',
         'operator: pause_queue(queue_name text, db_id uuid DEFAULT NULL::uuid) '

@@ -43,6 +43,11 @@ def test_clients_have_the_functions_of_the_database(
             and has_function_privilege('app_jobs_operator', p.oid, 'execute')
             -- is called by a check of tasks
             and p.proname <> 'backoff_delay'
+            and (
+                has_function_privilege('app_jobs_producer', p.oid, 'execute')
+                or has_function_privilege('app_jobs_worker', p.oid, 'execute')
+                or has_function_privilege('app_jobs_monitor', p.oid, 'execute')
+            )
         group by 1
         """
     ).fetchall()
@@ -163,6 +168,19 @@ def test_life_of_a_job(client: Client) -> None:
     assert client.complete_job("w", job.id, job.lease) is None
     assert client.get_job("w") is None
     assert client.tick().next_due_at is None
+
+
+def test_metrics(client: Client) -> None:
+    client.add_job(TENANT, "task", queue_name="queue")
+    client.add_job(identifier="task", run_at=datetime.now(timezone.utc) - MINUTE)
+    client.add_job(identifier="task", run_at=datetime.now(timezone.utc) + MINUTE)
+    alone, queued = sorted(client.metrics(), key=lambda m: m.queue_name or "")
+    assert (alone.database_id, alone.task_identifier, alone.queue_name) == (None, "task", None)
+    assert (alone.ready, alone.scheduled, alone.running, alone.parked) == (1, 1, 0, 0)
+    assert (alone.expired, alone.failed_1h) == (0, 0)
+    assert alone.oldest_ready_age is not None
+    assert MINUTE <= alone.oldest_ready_age < 2 * MINUTE
+    assert (queued.database_id, queued.queue_name, queued.ready) == (TENANT, "queue", 1)
 
 
 def test_cancel_by_key(client: Client) -> None:

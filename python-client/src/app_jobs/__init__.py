@@ -2,7 +2,16 @@
 
 from app_jobs._async_client import AsyncClient
 from app_jobs._client import Client
-from app_jobs._sql import Job, JobFailure, JobSpec, QueueSettings, RawJson, TaskSettings, Tick
+from app_jobs._sql import (
+    Job,
+    JobFailure,
+    JobSpec,
+    Metric,
+    QueueSettings,
+    RawJson,
+    TaskSettings,
+    Tick,
+)
 from app_jobs.errors import (
     AlreadyScheduled,
     AppJobsError,
@@ -35,6 +44,7 @@ __all__ = [
     "JobFailure",
     "JobSpec",
     "KeyInUse",
+    "Metric",
     "NotPermitted",
     "NotSupported",
     "QueueSettings",

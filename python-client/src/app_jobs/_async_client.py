@@ -20,6 +20,7 @@ from app_jobs._sql import (
     Job,
     JobFailure,
     JobSpec,
+    Metric,
     QueueSettings,
     TaskSettings,
     Tick,
@@ -535,6 +536,16 @@ class AsyncClient:
     async def sweep(self, *, connection: AsyncConnection[Any] | None = None) -> int:
         """Repair the queue after a restore or failover; return what was out of place: 0 if well."""
         return await self._call(_sql.SWEEP, connection)
+
+    # --- monitors ---
+
+    async def metrics(self, *, connection: AsyncConnection[Any] | None = None) -> list[Metric]:
+        """Count jobs by tenant, task and queue; cheap, however many jobs wait.
+
+        Exact for what runs and for the last thousand or so to arrive, for others that wait as of
+        tick()'s last look.
+        """
+        return await self._call(_sql.METRICS, connection)
 
     async def version(self, *, connection: AsyncConnection[Any] | None = None) -> str:
         """Return the version of the schema, such as "0.1.0"."""

@@ -20,6 +20,7 @@ from app_jobs._sql import (
     Job,
     JobFailure,
     JobSpec,
+    Metric,
     QueueSettings,
     TaskSettings,
     Tick,
@@ -529,6 +530,16 @@ class Client:
     def sweep(self, *, connection: Connection[Any] | None = None) -> int:
         """Repair the queue after a restore or failover; return what was out of place: 0 if well."""
         return self._call(_sql.SWEEP, connection)
+
+    # --- monitors ---
+
+    def metrics(self, *, connection: Connection[Any] | None = None) -> list[Metric]:
+        """Count jobs by tenant, task and queue; cheap, however many jobs wait.
+
+        Exact for what runs and for the last thousand or so to arrive, for others that wait as of
+        tick()'s last look.
+        """
+        return self._call(_sql.METRICS, connection)
 
     def version(self, *, connection: Connection[Any] | None = None) -> str:
         """Return the version of the schema, such as "0.1.0"."""

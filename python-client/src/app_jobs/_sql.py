@@ -93,6 +93,21 @@ class TaskSettings:
     paused: bool
 
 
+class Metric:
+    """How many jobs there are of one tenant, task and queue; see the view `metrics`."""
+
+    database_id: uuid.UUID | None
+    task_identifier: str
+    queue_name: str | None
+    ready: int
+    scheduled: int
+    running: int
+    parked: int
+    expired: int
+    oldest_ready_age: timedelta | None
+    failed_1h: int
+
+
 class JobSpec(TypedDict, total=False):
     """One job for add_jobs(): the arguments of add_job(); `identifier` is required."""
 
@@ -500,6 +515,13 @@ PAUSE_TASK = Function("pause_task", {"task": _TEXT}, _task_settings, _TASK_COLUM
 RESUME_TASK = Function("resume_task", {"task": _TEXT}, _task_settings, _TASK_COLUMNS)
 PRUNE: Function[int] = Function("prune", {"older_than": _DURATION, "batch": _INTEGER}, _only_value)
 SWEEP: Function[int] = Function("sweep", {}, _only_value)
+METRICS = Function(
+    "metrics",
+    {},
+    lambda rows: [Metric(*row) for row in rows],
+    "database_id, task_identifier, queue_name, ready, scheduled, running, parked, expired,"
+    " oldest_ready_age, failed_1h",
+)
 VERSION: Function[str] = Function("version", {}, _only_value)
 
 FUNCTIONS: tuple[Function[Any], ...] = (
@@ -533,6 +555,7 @@ FUNCTIONS: tuple[Function[Any], ...] = (
     RESUME_TASK,
     PRUNE,
     SWEEP,
+    METRICS,
     VERSION,
 )
 
