@@ -185,6 +185,7 @@ select set_eq(
         'database_id uuid, task_identifier text, queue_name text, ready bigint, scheduled bigint, '
         'running bigint, parked bigint, expired bigint, oldest_ready_age interval, '
         'failed_1h bigint)',
+        'monitor: explain_job(job_id bigint) text',
         'operator: backoff_delay(backoff json, attempts integer) interval',
         'operator: sweep() integer',
         'operator: pause_queue(queue_name text, db_id uuid DEFAULT NULL::uuid) '

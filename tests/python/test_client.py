@@ -183,6 +183,11 @@ def test_metrics(client: Client) -> None:
     assert (queued.database_id, queued.queue_name, queued.ready) == (TENANT, "queue", 1)
 
 
+def test_explain_job(client: Client) -> None:
+    job = client.add_job(identifier="task")
+    assert client.explain_job(job.id).startswith(f"Job {job.id} is ready since ")
+
+
 def test_cancel_by_key(client: Client) -> None:
     job = client.add_job(identifier="task", job_key="k")
     assert client.cancel_job("k", reason="not needed") == job

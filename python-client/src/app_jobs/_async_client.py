@@ -547,6 +547,12 @@ class AsyncClient:
         """
         return await self._call(_sql.METRICS, connection)
 
+    async def explain_job(
+        self, job_id: int, *, connection: AsyncConnection[Any] | None = None
+    ) -> str:
+        """Say in one sentence why a job is not running, or that it is, and the next step."""
+        return await self._call(_sql.EXPLAIN_JOB, connection, job_id=job_id)
+
     async def version(self, *, connection: AsyncConnection[Any] | None = None) -> str:
         """Return the version of the schema, such as "0.1.0"."""
         return await self._call(_sql.VERSION, connection)

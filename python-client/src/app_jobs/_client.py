@@ -541,6 +541,10 @@ class Client:
         """
         return self._call(_sql.METRICS, connection)
 
+    def explain_job(self, job_id: int, *, connection: Connection[Any] | None = None) -> str:
+        """Say in one sentence why a job is not running, or that it is, and the next step."""
+        return self._call(_sql.EXPLAIN_JOB, connection, job_id=job_id)
+
     def version(self, *, connection: Connection[Any] | None = None) -> str:
         """Return the version of the schema, such as "0.1.0"."""
         return self._call(_sql.VERSION, connection)

@@ -522,6 +522,7 @@ METRICS = Function(
     "database_id, task_identifier, queue_name, ready, scheduled, running, parked, expired,"
     " oldest_ready_age, failed_1h",
 )
+EXPLAIN_JOB: Function[str] = Function("explain_job", {"job_id": _BIGINT}, _only_value)
 VERSION: Function[str] = Function("version", {}, _only_value)
 
 FUNCTIONS: tuple[Function[Any], ...] = (
@@ -556,6 +557,7 @@ FUNCTIONS: tuple[Function[Any], ...] = (
     PRUNE,
     SWEEP,
     METRICS,
+    EXPLAIN_JOB,
     VERSION,
 )
 
