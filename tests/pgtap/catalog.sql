@@ -186,6 +186,13 @@ select set_eq(
         'running bigint, parked bigint, expired bigint, oldest_ready_age interval, '
         'failed_1h bigint)',
         'monitor: explain_job(job_id bigint) text',
+        'monitor producer: next_run_at('
+        'schedule_info json, after timestamp with time zone DEFAULT now(), '
+        'time_zone text DEFAULT ''UTC''::text) timestamp with time zone',
+        'monitor producer: preview_schedule('
+        'schedule_info json, count integer DEFAULT 10, '
+        'after timestamp with time zone DEFAULT now(), '
+        'time_zone text DEFAULT ''UTC''::text) SETOF timestamp with time zone',
         'operator: backoff_delay(backoff json, attempts integer) interval',
         'operator: sweep() integer',
         'operator: pause_queue(queue_name text, db_id uuid DEFAULT NULL::uuid) '

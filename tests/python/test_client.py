@@ -257,6 +257,24 @@ def test_settings_of_queues_and_tasks(client: Client) -> None:
     assert client.sweep() == 0
 
 
+def test_times_of_a_schedule(client: Client) -> None:
+    noon = datetime(2026, 3, 28, 12, tzinfo=timezone.utc)
+    rule = {"rule": "30 2 * * *", "end": noon + timedelta(days=2)}
+    first = datetime(2026, 3, 29, 1, tzinfo=timezone.utc)
+    assert client.next_run_at(rule, noon, "Europe/Berlin") == first
+    assert client.preview_schedule(rule, 5, noon, "Europe/Berlin") == [
+        first,
+        first.replace(day=30, hour=0, minute=30),
+    ]
+    assert client.next_run_at({"at": noon}, noon) is None
+    every = {"every": timedelta(seconds=90), "start": noon, "end": None}
+    assert client.next_run_at(every, noon) == noon + timedelta(seconds=90)
+    assert client.next_run_at(RawJson('{"every": "1 hour"}'), noon) == noon + timedelta(hours=1)
+    for wrong in (None, [], {"hour": 25}):
+        with pytest.raises(BadArgument, match="schedule_info"):
+            client.next_run_at(wrong)  # type: ignore[arg-type]
+
+
 def test_a_job_joins_the_callers_transaction(database: str, client: Client) -> None:
     with psycopg.connect(database) as connection:
         client.add_job(identifier="task", job_key="lost", connection=connection)

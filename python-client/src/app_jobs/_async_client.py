@@ -177,6 +177,46 @@ class AsyncClient:
             _sql.CANCEL_JOB, connection, job_key=job_key, db_id=db_id, reason=reason
         )
 
+    async def next_run_at(
+        self,
+        schedule_info: Mapping[str, Any],
+        after: datetime | None = None,
+        time_zone: str = "UTC",
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> datetime | None:
+        """Return when a schedule runs next after `after` (None: now), or None if never again.
+
+        `schedule_info` is a dict like {"rule": "0 9 * * MON-FRI"}, {"hour": 9, "minute": 0},
+        {"every": timedelta(minutes=15)} or {"at": datetime}; docs/schedules.md has all of it.
+        """
+        return await self._call(
+            _sql.NEXT_RUN_AT,
+            connection,
+            schedule_info=schedule_info,
+            after=after,
+            time_zone=time_zone,
+        )
+
+    async def preview_schedule(
+        self,
+        schedule_info: Mapping[str, Any],
+        count: int = 10,
+        after: datetime | None = None,
+        time_zone: str = "UTC",
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> list[datetime]:
+        """Return the next `count` times (1 to 1,000) at which a schedule runs."""
+        return await self._call(
+            _sql.PREVIEW_SCHEDULE,
+            connection,
+            schedule_info=schedule_info,
+            count=count,
+            after=after,
+            time_zone=time_zone,
+        )
+
     # --- workers ---
 
     async def register_worker(

@@ -219,6 +219,7 @@ def _task_settings(rows: Sequence[Row]) -> TaskSettings:
 
 
 def _first_of_each(rows: Sequence[Row]) -> list[int]:
+def _first_of_each(rows: Sequence[Row]) -> list[Any]:
     return [row[0] for row in rows]
 
 
@@ -305,6 +306,15 @@ def _member(argument: str, value: Any) -> str:
     return to_json(argument, value)
 
 
+def _object(argument: str, element: Mapping[str, Any]) -> str:
+    members = (
+        f"{to_json(argument, key)}:{_member(f'{argument}.{key}', value)}"
+        for key, value in element.items()
+        if value is not None
+    )
+    return "{" + ",".join(members) + "}"
+
+
 def _objects(argument: str, objects: Iterable[Mapping[str, Any]]) -> str:
     """Return a JSON array of objects whose keys are argument names."""
     elements = []
@@ -314,12 +324,7 @@ def _objects(argument: str, objects: Iterable[Mapping[str, Any]]) -> str:
                 f"{argument}[{index}] is not a dict: {element!r:.100}",
                 hint="Each element is a dict of argument names and values.",
             )
-        members = (
-            f"{to_json(argument, key)}:{_member(f'{argument}[{index}].{key}', value)}"
-            for key, value in element.items()
-            if value is not None
-        )
-        elements.append("{" + ",".join(members) + "}")
+        elements.append(_object(f"{argument}[{index}]", element))
     return "[" + ",".join(elements) + "]"
 
 
@@ -332,6 +337,10 @@ def _object(argument: str, members: Mapping[str, Any]) -> str:
             for name, value in members.items()
         },
     )
+def _schedule(argument: str, value: Any) -> str | None:
+    if isinstance(value, Mapping):
+        return _object(argument, value)
+    return _optional_json(argument, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,6 +360,7 @@ _JSON = _Kind("json", _optional_json)
 _JSONB = _Kind("jsonb", _optional_json)
 _OBJECT = _Kind("json", _object)
 _OBJECTS = _Kind("json", _objects)
+_SCHEDULE = _Kind("json", _schedule)
 _MOMENT = _Kind("timestamptz", _moment)
 _DURATION = _Kind("interval", _duration)
 _TEXTS = _Kind("text[]", lambda argument, value: None if value is None else list(value))
@@ -414,6 +424,15 @@ ADD_JOBS_OF_TASK = Function(
 FIND_JOB = Function("find_job", {"job_key": _TEXT, "db_id": _UUID}, _one_job, JOB_COLUMNS)
 CANCEL_JOB = Function(
     "cancel_job", {"job_key": _TEXT, "db_id": _UUID, "reason": _TEXT}, _one_job, JOB_COLUMNS
+)
+_SCHEDULED = {"after": _MOMENT, "time_zone": _TEXT}
+NEXT_RUN_AT: Function[datetime | None] = Function(
+    "next_run_at", {"schedule_info": _SCHEDULE, **_SCHEDULED}, _only_value
+)
+PREVIEW_SCHEDULE: Function[list[datetime]] = Function(
+    "preview_schedule",
+    {"schedule_info": _SCHEDULE, "count": _INTEGER, **_SCHEDULED},
+    _first_of_each,
 )
 REGISTER_WORKER = Function(
     "register_worker",
@@ -531,6 +550,8 @@ FUNCTIONS: tuple[Function[Any], ...] = (
     ADD_JOBS_OF_TASK,
     FIND_JOB,
     CANCEL_JOB,
+    NEXT_RUN_AT,
+    PREVIEW_SCHEDULE,
     REGISTER_WORKER,
     SET_WORKER_IDLE,
     GET_JOB,
