@@ -162,13 +162,17 @@ begin
                     v_old.task_identifier, v_old.queue_name, v_old.payload::text, v_old.attributes,
                     v_old.priority,
                     v_old.run_at, v_old.max_attempts, v_old.retry_after, v_old.attempts,
-                    v_old.last_error
+                    v_old.last_error, v_old.has_effects
                 ) is not distinct from (
                     add_job.identifier, add_job.queue_name, v_payload::text, v_attributes,
                     v_priority,
-                    v_run_at, v_max_attempts, add_job.retry_after, 0, null::text
+                    v_run_at, v_max_attempts, add_job.retry_after, 0, null::text, false
                 ) then
                     return v_old;
+                end if;
+                -- another request now, whose effects have not happened
+                if v_old.has_effects then
+                    delete from app_jobs.effects as e where e.job_id = v_old.id;
                 end if;
             end if;
         end if;
@@ -189,6 +193,7 @@ begin
                 max_attempts = v_max_attempts,
                 last_error = null,
                 retry_after = add_job.retry_after,
+                has_effects = false,
                 updated_at = clock_timestamp(),
                 slot = v_slot,
                 line = v_line
@@ -269,10 +274,10 @@ run_at        not before this time
 max_attempts  1 or more; null: the task''s, or 25
 priority      lower runs first
 job_key_mode  what to do with the live job under job_key. replace: give it the new task, payload,
-              run_at … and start its attempts anew; preserve_run_at: the same, but for run_at;
-              keep: leave it and return it; once: the same, and a finished job that is still kept
-              counts. If it is running, replace gives the key to a new job, and the running one is
-              not retried
+              run_at … and start its attempts and effects anew; preserve_run_at: the same, but for
+              run_at; keep: leave it and return it; once: the same, and a finished job that is still
+              kept counts. If it is running, replace gives the key to a new job, and the running one
+              is not retried
 attributes    metadata that may change while the job lives
 retry_after   length of its leases; null: the task''s, or else the worker''s
 

@@ -31,6 +31,7 @@ declare
     v_tasks text[];
     v_ids bigint[];
     v_claimed_again boolean;
+    v_effects boolean;
 begin
     perform app_jobs.check_worker_id(complete_jobs.worker_id);
     perform app_jobs.check_not_null(
@@ -85,12 +86,17 @@ begin
         with gone as (
             delete from app_jobs.jobs as j
             where j.ctid = any(v_tids)
-            returning j.id, j.lease
+            returning j.id, j.lease, j.has_effects
         )
 
-        select array_agg(g.id), bool_or(g.lease > 1) into v_ids, v_claimed_again from gone as g;
+        select array_agg(g.id), bool_or(g.lease > 1), bool_or(g.has_effects)
+        into v_ids, v_claimed_again, v_effects
+        from gone as g;
         if v_claimed_again then
             delete from app_jobs.job_errors as e where e.job_id = any(v_ids);
+        end if;
+        if v_effects then
+            delete from app_jobs.effects as e where e.job_id = any(v_ids);
         end if;
     end if;
     if v_lines is not null then

@@ -39,6 +39,7 @@ create table app_jobs.jobs (
     lease_length interval,
     superseded boolean not null default false,
     cancel_reason text,
+    has_effects boolean not null default false,
     constraint jobs_pkey primary key (id),
     constraint jobs_task_identifier_length check (char_length(task_identifier) between 1 and 126),
     constraint jobs_queue_name_length check (char_length(queue_name) between 1 and 200),
@@ -127,6 +128,7 @@ comment on column app_jobs.jobs.seat is 'Internal: the seat of its queue that a 
 comment on column app_jobs.jobs.lease_length is 'Internal: the length that the claim asked for, with which a heartbeat renews.';
 comment on column app_jobs.jobs.superseded is 'Internal: gave its key up to a newer job while running, so it is not retried.';
 comment on column app_jobs.jobs.cancel_reason is 'Internal: not null once cancellation of a running job was asked for.';
+comment on column app_jobs.jobs.has_effects is 'Internal: may have rows in effects, which go when it goes.';
 comment on constraint jobs_held_out_of_line on app_jobs.jobs is 'A held job stands in no line: never two holders.';
 comment on constraint jobs_seat_is_held on app_jobs.jobs is 'Only a held job of a queue sits on a seat.';
 comment on constraint jobs_held_since on app_jobs.jobs is 'Held by somebody means held since some time.';

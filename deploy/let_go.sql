@@ -1,6 +1,6 @@
 -- Deploy app_jobs:let_go to pg
 -- requires: queues
--- requires: finished_jobs
+-- requires: effects
 
 begin;
 
@@ -28,7 +28,8 @@ end;
 $$;
 
 create function app_jobs.finish_jobs(
-    tids tid[], state text, finished_by text, reasons text[], results json[] default null
+    tids tid[], state text, finished_by text, reasons text[], results json[] default null,
+    keep interval default null
 ) returns setof bigint
 language plpgsql
 volatile
@@ -59,10 +60,10 @@ begin
         from gone as g
         left join app_jobs.tasks as t on t.task_identifier = g.task_identifier
         cross join lateral (
-            select case finish_jobs.state
+            select coalesce(finish_jobs.keep, case finish_jobs.state
                 when 'completed' then coalesce(t.keep_completed, interval '0')
                 else coalesce(t.keep_failed, interval '30 days')
-            end
+            end)
         ) as k(keep)
         where k.keep > interval '0'
         returning id
@@ -78,13 +79,24 @@ begin
                 not (finish_jobs.state = 'completed' and g.lease = 1 and g.locked_by is not null)
                 and g.id not in (select k.id from kept as k)
         ))
+    ),
+
+    repeatable as (
+        delete from app_jobs.effects as e
+        where e.job_id = any(array(
+            select g.id
+            from gone as g
+            where g.has_effects and g.id not in (select k.id from kept as k)
+        ))
     )
 
     select g.id from gone as g;
 end;
 $$;
 
-create function app_jobs.end_jobs(tids tid[], state text, reason text) returns void
+create function app_jobs.end_jobs(
+    tids tid[], state text, reason text, keep interval default null
+) returns void
 language plpgsql
 volatile
 as $$
@@ -96,7 +108,7 @@ begin
     from app_jobs.queues_left(end_jobs.tids) as q;
     perform app_jobs.finish_jobs(
         end_jobs.tids, end_jobs.state, null,
-        array_fill(end_jobs.reason, array[cardinality(end_jobs.tids)])
+        array_fill(end_jobs.reason, array[cardinality(end_jobs.tids)]), null, end_jobs.keep
     );
     if v_lines is not null then
         perform app_jobs.advance_queues(v_lines, v_tasks, true);
@@ -180,8 +192,9 @@ end;
 $$;
 
 revoke all on function app_jobs.queues_left(tid[]) from public;
-revoke all on function app_jobs.finish_jobs(tid[], text, text, text[], json[]) from public;
-revoke all on function app_jobs.end_jobs(tid[], text, text) from public;
+revoke all on function app_jobs.finish_jobs(tid[], text, text, text[], json[], interval)
+from public;
+revoke all on function app_jobs.end_jobs(tid[], text, text, interval) from public;
 revoke all on function app_jobs.let_go(
     tid[], timestamptz[], text[], boolean[], boolean, boolean
 ) from public;
@@ -194,22 +207,24 @@ tids  jobs, locked by the caller
 
 Returns: two arrays for advance_queues(), of a thousand at most, since each queue costs an advisory
 lock; tick() moves the others. Null if there is none. Roles: internal.';
-comment on function app_jobs.finish_jobs(tid[], text, text, text[], json[]) is
-'Move jobs to finished_jobs, as long as their tasks keep them; errors of those not kept go.
+comment on function app_jobs.finish_jobs(tid[], text, text, text[], json[], interval) is
+'Move jobs to finished_jobs. What is not kept goes with its errors and effects.
 
 tids         jobs, locked by the caller
 state        completed, failed or cancelled
 finished_by  the worker; null: the jobs'' holders
 reasons      what to keep as last_error, one for each job; null: its own
 results      what to keep as result, one for each job; null: none
+keep         how long; 0: not at all; null: as long as the task''s keep_completed or keep_failed says
 
 Returns: their ids. Roles: internal; the caller pins the plans.';
-comment on function app_jobs.end_jobs(tid[], text, text) is
-'Finish jobs that no worker has leased. Their queues move on.
+comment on function app_jobs.end_jobs(tid[], text, text, interval) is
+'Finish jobs. Their queues move on.
 
 tids    jobs, locked by the caller
 state   completed, failed or cancelled
 reason  what to keep as last_error; null: their own
+keep    as in finish_jobs()
 
 Locks: the jobs'' queues; waits for them. Roles: internal; the caller pins the plans.';
 comment on function app_jobs.let_go(tid[], timestamptz[], text[], boolean[], boolean, boolean) is

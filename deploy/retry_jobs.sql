@@ -52,12 +52,13 @@ begin
     back as (
         insert into app_jobs.jobs as j (
             id, database_id, queue_name, task_identifier, payload, attributes, priority, run_at,
-            max_attempts, lease, key, retry_after, created_at, slot, line
+            max_attempts, lease, key, retry_after, created_at, slot, line, has_effects
         ) overriding system value
         select
             g.id, g.database_id, g.queue_name, g.task_identifier, g.payload, g.attributes,
             g.priority, now(), g.max_attempts, g.lease, g.key, g.retry_after, g.created_at,
-            v_slots[1 + (g.n - 1) * cardinality(v_slots) / v_jobs], ''
+            v_slots[1 + (g.n - 1) * cardinality(v_slots) / v_jobs], '',
+            exists (select from app_jobs.effects as e where e.job_id = g.id)
         from (select w.*, row_number() over (order by w.id) as n from gone as w) as g
         order by g.id
         on conflict do nothing

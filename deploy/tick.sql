@@ -422,6 +422,7 @@ begin
 
     select array_agg(g.id) into v_ids from gone as g;
     delete from app_jobs.job_errors as e where e.job_id = any(v_ids);
+    delete from app_jobs.effects as e where e.job_id = any(v_ids);
 end;
 $$;
 
@@ -653,13 +654,13 @@ failover, and hourly.
 
 Returns: slots listed; 0 in a healthy database. Roles: app_jobs_operator.';
 comment on function app_jobs.forget_finished(tid[]) is
-'Delete finished jobs, with their errors.
+'Delete finished jobs, with their errors and effects.
 
 tids  rows of finished_jobs, locked by the caller
 
 Roles: internal; the caller pins the plans.';
 comment on function app_jobs.prune_finished(integer) is
-'Delete finished jobs that are over their time, with their errors.
+'Delete finished jobs that are over their time, with their errors and effects.
 
 most  jobs at most
 

@@ -37,6 +37,7 @@ begin
         'jobs.lease_length interval',
         'jobs.superseded boolean not null',
         'jobs.cancel_reason text',
+        'jobs.has_effects boolean not null',
         'constraint jobs_task_identifier_length',
         'constraint jobs_queue_name_length',
         'constraint jobs_key_length',

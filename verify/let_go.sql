@@ -15,10 +15,10 @@ begin
         values
         ('queues_left(tids tid[], OUT queue_lines text[], OUT tasks text[])', 'record', ''),
         (
-            'finish_jobs(tids tid[], state text, finished_by text, reasons text[], results json[])',
-            'SETOF bigint', ''
+            'finish_jobs(tids tid[], state text, finished_by text, reasons text[], results json[], '
+            'keep interval)', 'SETOF bigint', ''
         ),
-        ('end_jobs(tids tid[], state text, reason text)', 'void', ''),
+        ('end_jobs(tids tid[], state text, reason text, keep interval)', 'void', ''),
         (
             'let_go(tids tid[], run_ats timestamp with time zone[], errors text[], permanent '
             'boolean[], counted boolean, wait boolean)',

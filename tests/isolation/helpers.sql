@@ -9,8 +9,9 @@ create procedure spec.reset()
 language plpgsql
 as $$
 begin
-    truncate app_jobs.jobs, app_jobs.finished_jobs, app_jobs.job_errors, app_jobs.queue_settings,
-        app_jobs.tasks, app_jobs.workers, app_jobs.streams, app_jobs.alarms, app_jobs.open_slots
+    truncate app_jobs.jobs, app_jobs.finished_jobs, app_jobs.job_errors, app_jobs.effects,
+        app_jobs.queue_settings, app_jobs.tasks, app_jobs.workers, app_jobs.streams,
+        app_jobs.alarms, app_jobs.open_slots
     restart identity;
     insert into app_jobs.open_slots (slot) values (1);
     perform setval('app_jobs.slot_number', 1);

@@ -168,15 +168,15 @@ def others_one_by_one(connection: Connection) -> None:
         ticks(connection)
 
 
-def tomorrow(connection: Connection) -> None:
+def years_ahead(connection: Connection) -> None:
     """Scheduled jobs."""
-    add(connection, "mine", 10_000 * SCALE, ", run_at => now() + interval '1 day'")
+    add(connection, "mine", 10_000 * SCALE, ", run_at => now() + interval '3 years'")
 
 
 IN_FRONT = {
     "others": others,
     "others-one-by-one": others_one_by_one,
-    "tomorrow": tomorrow,
+    "years-ahead": years_ahead,
     "serial-queue": blocked_by_queue,
 }
 

@@ -12,13 +12,22 @@ import psycopg
 import pytest
 from psycopg.errors import Diagnostic
 
-LARGE = {"jobs", "streams", "alarms", "finished_jobs", "job_errors", "slot_counts"}
+LARGE = {
+    "jobs",
+    "streams",
+    "alarms",
+    "finished_jobs",
+    "job_errors",
+    "effects",
+    "slot_counts",
+}
 HELD = "(select id from app_jobs.jobs where locked_by = 'w' limit 50)"
 HOT = [
     "select app_jobs.add_job(identifier => 'a', job_key => 'k', queue_name => 'q')",
     "select app_jobs.get_jobs('w', array['noop', 'a'], '1 hour', 100)",
     "select app_jobs.get_job('w')",
     f"select app_jobs.heartbeat('w', array{HELD})",
+    f"select app_jobs.begin_once('w', h.id, 'e') from {HELD} as h",
     f"select app_jobs.complete_jobs('w', array{HELD})",
     "select app_jobs.fail_jobs('w', coalesce("
     f"(select json_agg(json_build_object('job_id', h.id)) from {HELD} as h), '[]'))",

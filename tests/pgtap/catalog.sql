@@ -271,6 +271,26 @@ select set_eq(
         'worker_id text, job_ids bigint[] DEFAULT NULL::bigint[], '
         'job_expiry interval DEFAULT NULL::interval) SETOF bigint',
         'worker: release_jobs(worker_id text) SETOF bigint',
+        'worker: hold_job('
+        'worker_id text, job_id bigint, lease integer DEFAULT NULL::integer) boolean',
+        'worker: begin_once('
+        'worker_id text, job_id bigint, effect_key text, lease integer DEFAULT NULL::integer, '
+        'OUT run boolean, OUT result json) record',
+        'worker: finish_once('
+        'worker_id text, job_id bigint, effect_key text, result json DEFAULT NULL::json, '
+        'lease integer DEFAULT NULL::integer) void',
+        'worker: forget_once('
+        'job_id bigint, effect_key text, lease integer DEFAULT NULL::integer) boolean',
+        'worker: job_details(job_id bigint) app_jobs.job_detail',
+        'worker: set_attributes(job_id bigint, attributes jsonb) boolean',
+        'worker: set_retry_after(job_id bigint, retry_after interval) boolean',
+        'worker: set_run_at(job_id bigint, run_at timestamp with time zone) boolean',
+        'worker: move_job_to_processing(job_id bigint) boolean',
+        'worker: move_job_to_done('
+        'job_id bigint, delete_on_complete boolean DEFAULT false) boolean',
+        'worker: move_job_to_failed('
+        'job_id bigint, delete_on_fail boolean DEFAULT false) boolean',
+        'worker: delete_job(job_id bigint) boolean',
         'worker: tick('
         'OUT next_due_at timestamp with time zone, OUT made_ready integer, OUT expired integer, '
         'OUT moved integer, OUT closed integer, OUT relisted integer, OUT pruned integer) record'

@@ -16,11 +16,14 @@ import app_jobs
 from app_jobs import AsyncClient, Client, QueueSettings, RawJson, TaskSettings, _sql
 from app_jobs.errors import (
     BadArgument,
+    InDoubt,
     KeyInUse,
     NotPermitted,
+    NotSupported,
     SchemaMissing,
     SchemaTooNew,
     SchemaTooOld,
+    UnknownJob,
 )
 
 TENANT = uuid.uuid4()
@@ -186,6 +189,83 @@ def test_metrics(client: Client) -> None:
 def test_explain_job(client: Client) -> None:
     job = client.add_job(identifier="task")
     assert client.explain_job(job.id).startswith(f"Job {job.id} is ready since ")
+
+
+def test_an_effect_happens_once(client: Client) -> None:
+    job_id = client.add_job(identifier="task").id
+    client.get_job("w")
+    assert client.begin_once("w", job_id, "email", 1) == (True, None)
+    with pytest.raises(InDoubt, match="email") as doubt:
+        client.begin_once("w", job_id, "email")
+    assert "forget_once" in str(doubt.value.hint)
+    client.finish_once("w", job_id, "email", {"no": 7}, 1)
+    assert client.begin_once("w", job_id, "email") == (False, {"no": 7})
+    assert not client.forget_once(job_id, "email", 2)
+    assert client.forget_once(job_id, "email")
+    with pytest.raises(NotSupported):
+        client.begin_once("other", job_id, "email")
+    with pytest.raises(UnknownJob):
+        client.finish_once("w", 0, "email")
+
+
+def test_a_held_job_ends_with_the_callers_transaction(database: str, client: Client) -> None:
+    job_id = client.add_job(identifier="task").id
+    client.get_job("w")
+    with psycopg.connect(database) as mine:
+        assert not client.hold_job("w", job_id, 2, connection=mine)
+        assert client.hold_job("w", job_id, 1, connection=mine)
+        assert client.heartbeat("w") == [job_id]
+        assert client.complete_job("w", job_id, 1) is None, "another session passes it by"
+        assert client.complete_job("w", job_id, 1, connection=mine)
+        mine.rollback()
+    assert client.complete_job("w", job_id, 1)
+
+
+def test_one_job_by_id(client: Client) -> None:
+    moment = datetime(2031, 2, 3, tzinfo=timezone.utc)
+    job_id = client.add_job(TENANT, "task", [1], job_key="k", attributes={"a": 1, "b": 1}).id
+    assert client.set_attributes(job_id, {"b": 2, "c": None})
+    assert client.set_run_at(job_id, moment)
+    assert client.set_retry_after(job_id, MINUTE)
+    job = client.job_details(job_id)
+    assert job is not None
+    assert (job.id, job.task_identifier, job.state) == (job_id, "task", "created")
+    assert (job.payload, job.attributes) == ([1], {"a": 1, "b": 2, "c": None})
+    assert (job.run_at, job.retry_after, job.started_at) == (moment, MINUTE, None)
+    assert (job.database_id, job.key, job.attempts) == (TENANT, "k", 0)
+    assert not client.move_job_to_processing(job_id)
+
+    assert client.set_run_at(job_id, datetime.now(timezone.utc) - MINUTE)
+    client.get_job("w")
+    assert client.move_job_to_processing(job_id)
+    job = client.job_details(job_id)
+    assert job is not None
+    assert (job.state, job.locked_by, job.lease_expires_at) == ("processing", "w", None)
+
+    assert client.move_job_to_done(job_id)
+    assert not client.move_job_to_failed(job_id)
+    job = client.job_details(job_id)
+    assert job is not None
+    assert (job.state, job.finished_by, job.result) == ("completed", "w", None)
+    assert client.delete_job(job_id)
+    assert not client.delete_job(job_id)
+    assert client.job_details(job_id) is None
+
+    job_id = client.add_job(identifier="task").id
+    assert client.move_job_to_failed(job_id, delete_on_fail=True)
+    assert client.job_details(job_id) is None
+
+
+def test_details_show_the_result(client: Client, connection: psycopg.Connection[Any]) -> None:
+    connection.execute(
+        "insert into app_jobs.tasks (task_identifier, keep_completed) values ('task', '1 hour')"
+    )
+    job_id = client.add_job(identifier="task").id
+    client.get_job("w")
+    client.complete_job("w", job_id, 1, {"x": [None]})
+    job = client.job_details(job_id)
+    assert job is not None
+    assert (job.state, job.result) == ("completed", {"x": [None]})
 
 
 def test_cancel_by_key(client: Client) -> None:

@@ -18,9 +18,11 @@ from app_jobs import _sql
 from app_jobs._sql import (
     Function,
     Job,
+    JobDetails,
     JobFailure,
     JobSpec,
     Metric,
+    Once,
     QueueSettings,
     TaskSettings,
     Tick,
@@ -429,6 +431,162 @@ class AsyncClient:
     ) -> list[int]:
         """Give back all jobs that the worker holds; no attempt is counted. Return their ids."""
         return await self._call(_sql.RELEASE_JOBS, connection, worker_id=worker_id)
+
+    # --- effects that must not be repeated ---
+
+    async def begin_once(
+        self,
+        worker_id: str,
+        job_id: int,
+        effect_key: str,
+        lease: int | None = None,
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> Once:
+        """Ask whether to perform an effect: (True, None), or (False, the result it had).
+
+        Commit before performing it, and call finish_once() after it. Raises InDoubt (JQ003) if it
+        was begun and never finished, UnknownJob (JQ001) or NotSupported (JQ002) if the worker
+        does not hold the job any more.
+        """
+        return await self._call(
+            _sql.BEGIN_ONCE,
+            connection,
+            worker_id=worker_id,
+            job_id=job_id,
+            effect_key=effect_key,
+            lease=lease,
+        )
+
+    async def finish_once(
+        self,
+        worker_id: str,
+        job_id: int,
+        effect_key: str,
+        result: Any = None,
+        lease: int | None = None,
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> None:
+        """Note that an effect that this worker began has happened. Twice does no harm."""
+        await self._call(
+            _sql.FINISH_ONCE,
+            connection,
+            worker_id=worker_id,
+            job_id=job_id,
+            effect_key=effect_key,
+            result=result,
+            lease=lease,
+        )
+
+    async def forget_once(
+        self,
+        job_id: int,
+        effect_key: str,
+        lease: int | None = None,
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> bool:
+        """Let an effect be performed again (only if begun under `lease`); False if unknown."""
+        return await self._call(
+            _sql.FORGET_ONCE, connection, job_id=job_id, effect_key=effect_key, lease=lease
+        )
+
+    async def hold_job(
+        self,
+        worker_id: str,
+        job_id: int,
+        lease: int | None = None,
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> bool:
+        """Lock a job that the worker holds till the end of the transaction; False if it does not.
+
+        Nobody can take it over meanwhile, and complete_job() in the same transaction is sure.
+        """
+        return await self._call(
+            _sql.HOLD_JOB, connection, worker_id=worker_id, job_id=job_id, lease=lease
+        )
+
+    # --- one job at a time, by id ---
+    # They wait for a job that another transaction has locked. False: not in this job's state.
+
+    async def job_details(
+        self, job_id: int, *, connection: AsyncConnection[Any] | None = None
+    ) -> JobDetails | None:
+        """Return a job, live or finished, or None."""
+        return await self._call(_sql.JOB_DETAILS, connection, job_id=job_id)
+
+    async def set_attributes(
+        self,
+        job_id: int,
+        attributes: Mapping[str, Any],
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> bool:
+        """Set attributes of a live job; those not named stay."""
+        return await self._call(
+            _sql.SET_ATTRIBUTES, connection, job_id=job_id, attributes=attributes
+        )
+
+    async def set_retry_after(
+        self,
+        job_id: int,
+        retry_after: timedelta,
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> bool:
+        """Set the length of a live job's leases; an active one's lasts that long from now."""
+        return await self._call(
+            _sql.SET_RETRY_AFTER, connection, job_id=job_id, retry_after=retry_after
+        )
+
+    async def set_run_at(
+        self, job_id: int, run_at: datetime, *, connection: AsyncConnection[Any] | None = None
+    ) -> bool:
+        """Set when a job that waits may run; of an active one, when it is to run again."""
+        return await self._call(_sql.SET_RUN_AT, connection, job_id=job_id, run_at=run_at)
+
+    async def move_job_to_processing(
+        self, job_id: int, *, connection: AsyncConnection[Any] | None = None
+    ) -> bool:
+        """Let the lease of an active job never end. Call move_job_to_done() or …_failed() later."""
+        return await self._call(_sql.MOVE_JOB_TO_PROCESSING, connection, job_id=job_id)
+
+    async def move_job_to_done(
+        self,
+        job_id: int,
+        delete_on_complete: bool = False,
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> bool:
+        """Complete a live job, whoever holds it; kept as long as a failed one, or not at all."""
+        return await self._call(
+            _sql.MOVE_JOB_TO_DONE,
+            connection,
+            job_id=job_id,
+            delete_on_complete=delete_on_complete,
+        )
+
+    async def move_job_to_failed(
+        self,
+        job_id: int,
+        delete_on_fail: bool = False,
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> bool:
+        """Fail a live job for good, whoever holds it."""
+        return await self._call(
+            _sql.MOVE_JOB_TO_FAILED, connection, job_id=job_id, delete_on_fail=delete_on_fail
+        )
+
+    async def delete_job(
+        self, job_id: int, *, connection: AsyncConnection[Any] | None = None
+    ) -> bool:
+        """Delete a job, live or finished, with all that is known of it."""
+        return await self._call(_sql.DELETE_JOB, connection, job_id=job_id)
+
+    # --- housekeeping ---
 
     async def tick(self, *, connection: AsyncConnection[Any] | None = None) -> Tick:
         """Do a bounded piece of housekeeping: due jobs, ended leases, waiting queues, pruning.

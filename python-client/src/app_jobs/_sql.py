@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta, timezone
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -54,6 +54,45 @@ class Job:
     lease_expires_at: datetime | None
     created_at: datetime
     updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class JobDetails:
+    """A job, live or finished, as job_details() shows it.
+
+    `state` is "created" (it waits), "active" (leased), "processing" (held with no expiry),
+    "completed", "failed" or "cancelled". `started_at` is when its last run was claimed.
+    """
+
+    id: int
+    task_identifier: str
+    state: str
+    payload: Any
+    attributes: dict[str, Any]
+    run_at: datetime
+    started_at: datetime | None
+    created_at: datetime
+    retry_after: timedelta | None
+    database_id: uuid.UUID | None
+    queue_name: str | None
+    key: str | None
+    priority: int
+    attempts: int
+    max_attempts: int
+    lease: int
+    last_error: str | None
+    locked_by: str | None
+    lease_expires_at: datetime | None
+    finished_at: datetime | None
+    finished_by: str | None
+    result: Any
+
+
+class Once(NamedTuple):
+    """Whether to perform an effect; if not, it has happened, with this result."""
+
+    run: bool
+    result: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +186,11 @@ CLAIM_COLUMNS = _COLUMNS.format(
     **{name: f"pg_catalog.date_part('epoch', {name})" for name in _MOMENTS}
 )
 
+DETAIL_COLUMNS = ", ".join(
+    f"{field.name}::text" if field.name in ("payload", "attributes", "result") else field.name
+    for field in fields(JobDetails)
+)
+
 # Where a row has what the worker looks at without decoding the whole.
 _FIELDS = [field.name for field in fields(Job)]
 ID = _FIELDS.index("id")
@@ -198,6 +242,21 @@ def claimed_job(row: Row) -> Job:
 def _one_job(rows: Sequence[Row]) -> Job | None:
     # A function that returns one composite value answers "nothing" with a row of nulls.
     return job(rows[0]) if rows and rows[0][0] is not None else None
+
+
+def _details(rows: Sequence[Row]) -> JobDetails | None:
+    values = {field.name: value for field, value in zip(fields(JobDetails), rows[0], strict=True)}
+    if values["id"] is None:
+        return None
+    for name in ("payload", "attributes", "result"):
+        if values[name] is not None:
+            values[name] = from_json(values[name])
+    return JobDetails(**values)
+
+
+def _once(rows: Sequence[Row]) -> Once:
+    run, result = rows[0]
+    return Once(run, None if result is None else from_json(result))
 
 
 def _the_job(rows: Sequence[Row]) -> Job:
@@ -495,6 +554,49 @@ HEARTBEAT = Function(
     _first_of_each,
 )
 RELEASE_JOBS = Function("release_jobs", {"worker_id": _TEXT}, _first_of_each)
+HOLD_JOB: Function[bool] = Function(
+    "hold_job", {"worker_id": _TEXT, "job_id": _BIGINT, "lease": _INTEGER}, _only_value
+)
+BEGIN_ONCE = Function(
+    "begin_once",
+    {"worker_id": _TEXT, "job_id": _BIGINT, "effect_key": _TEXT, "lease": _INTEGER},
+    _once,
+    "run, result::text",
+)
+FINISH_ONCE = Function(
+    "finish_once",
+    {
+        "worker_id": _TEXT,
+        "job_id": _BIGINT,
+        "effect_key": _TEXT,
+        "result": _JSON,
+        "lease": _INTEGER,
+    },
+    _nothing,
+)
+FORGET_ONCE: Function[bool] = Function(
+    "forget_once", {"job_id": _BIGINT, "effect_key": _TEXT, "lease": _INTEGER}, _only_value
+)
+JOB_DETAILS = Function("job_details", {"job_id": _BIGINT}, _details, DETAIL_COLUMNS)
+SET_ATTRIBUTES: Function[bool] = Function(
+    "set_attributes", {"job_id": _BIGINT, "attributes": _JSONB}, _only_value
+)
+SET_RETRY_AFTER: Function[bool] = Function(
+    "set_retry_after", {"job_id": _BIGINT, "retry_after": _DURATION}, _only_value
+)
+SET_RUN_AT: Function[bool] = Function(
+    "set_run_at", {"job_id": _BIGINT, "run_at": _MOMENT}, _only_value
+)
+MOVE_JOB_TO_PROCESSING: Function[bool] = Function(
+    "move_job_to_processing", {"job_id": _BIGINT}, _only_value
+)
+MOVE_JOB_TO_DONE: Function[bool] = Function(
+    "move_job_to_done", {"job_id": _BIGINT, "delete_on_complete": _BOOLEAN}, _only_value
+)
+MOVE_JOB_TO_FAILED: Function[bool] = Function(
+    "move_job_to_failed", {"job_id": _BIGINT, "delete_on_fail": _BOOLEAN}, _only_value
+)
+DELETE_JOB: Function[bool] = Function("delete_job", {"job_id": _BIGINT}, _only_value)
 TICK = Function(
     "tick",
     {},
@@ -563,6 +665,18 @@ FUNCTIONS: tuple[Function[Any], ...] = (
     SNOOZE_JOB,
     HEARTBEAT,
     RELEASE_JOBS,
+    HOLD_JOB,
+    BEGIN_ONCE,
+    FINISH_ONCE,
+    FORGET_ONCE,
+    JOB_DETAILS,
+    SET_ATTRIBUTES,
+    SET_RETRY_AFTER,
+    SET_RUN_AT,
+    MOVE_JOB_TO_PROCESSING,
+    MOVE_JOB_TO_DONE,
+    MOVE_JOB_TO_FAILED,
+    DELETE_JOB,
     TICK,
     COMPLETE_JOBS_BY_ID,
     PERMANENTLY_FAIL_JOBS,
