@@ -61,6 +61,7 @@ def test_clients_have_the_functions_of_the_database(
     assert in_table == in_database
 
     offered = _parameters(kind)
+    offered["add_job"].remove("idempotency_key")  # which says job_key and job_key_mode in one word
     for name, arguments in in_database.items():
         assert offered[name] == arguments | {"self", "connection"}, name
 
@@ -189,6 +190,24 @@ def test_metrics(client: Client) -> None:
 def test_explain_job(client: Client) -> None:
     job = client.add_job(identifier="task")
     assert client.explain_job(job.id).startswith(f"Job {job.id} is ready since ")
+
+
+def test_an_idempotency_key(client: Client, connection: psycopg.Connection[Any]) -> None:
+    connection.execute(
+        "insert into app_jobs.tasks (task_identifier, keep_completed) values ('task', '1 hour')"
+    )
+    job = client.add_job(identifier="task", payload=1, idempotency_key="k")
+    assert job.key == "k"
+    assert client.add_job(identifier="task", payload=2, idempotency_key="k") == job
+    client.get_job("w")
+    client.complete_job("w", job.id)
+    again = client.add_job(identifier="task", payload=2, idempotency_key="k")
+    assert (again.id, again.payload) == (job.id, 1), "finished, and still kept"
+    assert client.add_job(TENANT, "task", idempotency_key="k").id != job.id
+    with pytest.raises(BadArgument, match="idempotency_key is 'k'"):
+        client.add_job(identifier="task", idempotency_key="k", job_key="k")
+    with pytest.raises(BadArgument, match="idempotency_key is 'k'"):
+        client.add_job(identifier="task", idempotency_key="k", job_key_mode="keep")
 
 
 def test_an_effect_happens_once(client: Client) -> None:

@@ -86,14 +86,24 @@ class AsyncClient:
         attributes: Mapping[str, Any] | None = None,
         retry_after: timedelta | None = None,
         *,
+        idempotency_key: str | None = None,
         connection: AsyncConnection[Any] | None = None,
     ) -> Job:
         """Add a job and return it; with a `job_key`, replace or keep the one that has the key.
 
         `identifier` names the task, 1 to 126 characters; it is required. `payload` is anything
         that JSON can express, or RawJson; None means `{}`. `run_at` must have a time zone.
-        `job_key_mode` is "replace", "preserve_run_at", "keep" or "once".
+        `job_key_mode` is "replace", "preserve_run_at", "keep" or "once". `idempotency_key="k"` is
+        short for `job_key="k", job_key_mode="once"`: the job that was added with this key before is
+        returned, while it lives and as long as it is kept after that.
         """
+        if idempotency_key is not None:
+            if job_key is not None or job_key_mode != "replace":
+                raise BadArgument(
+                    f"idempotency_key is {idempotency_key!r}, and there is a job_key or its mode",
+                    hint='Give one key: idempotency_key="k" is job_key="k", job_key_mode="once".',
+                )
+            job_key, job_key_mode = idempotency_key, "once"
         return await self._call(
             _sql.ADD_JOB,
             connection,

@@ -15,7 +15,7 @@ import psycopg
 
 from app_jobs import _sql
 from app_jobs._link import Alarm, Link
-from app_jobs.errors import AppJobsError, BadArgument
+from app_jobs.errors import AppJobsError, BadArgument, InDoubt
 from app_jobs.tasks import Fail, JobContext, Snooze
 
 log = logging.getLogger("app_jobs.worker")
@@ -76,6 +76,15 @@ class Outbox:
 
     def completed(self, context: JobContext, result: Any) -> None:
         """Note that a handler returned."""
+        if context._completed:
+            if result is not None:
+                log.warning(
+                    "job %d was completed by its transaction: set ctx.result there, what its"
+                    " handler returned is lost",
+                    context.id,
+                    extra=context._fields,
+                )
+            return
         text = None
         if result is not None:
             try:
@@ -89,6 +98,14 @@ class Outbox:
 
     def failed(self, context: JobContext, error: BaseException) -> None:
         """Note that a handler raised."""
+        if context._completed:
+            log.error(
+                "the handler of job %d raised after its transaction had completed it",
+                context.id,
+                exc_info=error,
+                extra=context._fields,
+            )
+            return
         if self._giving_back:
             return
         if isinstance(error, Snooze):
@@ -252,6 +269,9 @@ def _failure(context: JobContext, error: BaseException) -> _sql.JobFailure:
         message = str(error)
         failure["permanent"] = error.permanent
         failure["retry_in"] = error.retry_in
+    elif isinstance(error, InDoubt):
+        message = str(error)
+        failure["permanent"] = True
     else:
         message = f"{type(error).__name__}: {error}"
         trace = traceback.format_exception(type(error), error, error.__traceback__)

@@ -277,7 +277,6 @@ def _task_settings(rows: Sequence[Row]) -> TaskSettings:
     return TaskSettings(**values)
 
 
-def _first_of_each(rows: Sequence[Row]) -> list[int]:
 def _first_of_each(rows: Sequence[Row]) -> list[Any]:
     return [row[0] for row in rows]
 
@@ -366,6 +365,7 @@ def _member(argument: str, value: Any) -> str:
 
 
 def _object(argument: str, element: Mapping[str, Any]) -> str:
+    """Return a JSON object; a member that is None is left out."""
     members = (
         f"{to_json(argument, key)}:{_member(f'{argument}.{key}', value)}"
         for key, value in element.items()
@@ -387,8 +387,8 @@ def _objects(argument: str, objects: Iterable[Mapping[str, Any]]) -> str:
     return "[" + ",".join(elements) + "]"
 
 
-def _object(argument: str, members: Mapping[str, Any]) -> str:
-    """Return a JSON object, durations included."""
+def _settings(argument: str, members: Mapping[str, Any]) -> str:
+    """Return a JSON object in which None means null."""
     return to_json(
         argument,
         {
@@ -396,6 +396,8 @@ def _object(argument: str, members: Mapping[str, Any]) -> str:
             for name, value in members.items()
         },
     )
+
+
 def _schedule(argument: str, value: Any) -> str | None:
     if isinstance(value, Mapping):
         return _object(argument, value)
@@ -417,7 +419,7 @@ _BOOLEAN = _Kind("boolean")
 _UUID = _Kind("uuid", _tenant)
 _JSON = _Kind("json", _optional_json)
 _JSONB = _Kind("jsonb", _optional_json)
-_OBJECT = _Kind("json", _object)
+_SETTINGS = _Kind("json", _settings)
 _OBJECTS = _Kind("json", _objects)
 _SCHEDULE = _Kind("json", _schedule)
 _MOMENT = _Kind("timestamptz", _moment)
@@ -631,7 +633,9 @@ SET_QUEUE_LIMIT = Function(
     ", ".join(_QUEUE_FIELDS),
 )
 _TASK_COLUMNS = ", ".join(_TASK_FIELDS).replace("backoff", "backoff::text")
-SET_TASK = Function("set_task", {"task": _TEXT, "settings": _OBJECT}, _task_settings, _TASK_COLUMNS)
+SET_TASK = Function(
+    "set_task", {"task": _TEXT, "settings": _SETTINGS}, _task_settings, _TASK_COLUMNS
+)
 PAUSE_TASK = Function("pause_task", {"task": _TEXT}, _task_settings, _TASK_COLUMNS)
 RESUME_TASK = Function("resume_task", {"task": _TEXT}, _task_settings, _TASK_COLUMNS)
 PRUNE: Function[int] = Function("prune", {"older_than": _DURATION, "batch": _INTEGER}, _only_value)

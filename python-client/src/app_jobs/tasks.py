@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from app_jobs import _sql
 from app_jobs._sql import Job, Row
 from app_jobs.errors import BadArgument
+
+if TYPE_CHECKING:
+    from app_jobs._effects import Effects, Transaction
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,21 +46,32 @@ class JobContext:
 
     # One is made for every job, so what costs anything is done when it is first asked for.
     __slots__ = (
+        "_completed",
         "_deadline",
+        "_effects",
+        "_in_transaction",
         "_job",
         "_payload",
         "_renew",
         "_row",
         "_runner",
         "_term",
+        "_tools",
         "cancelled",
         "id",
         "lease",
+        "result",
         "task",
     )
 
     def __init__(
-        self, row: Row, task: Task, term: float, deadline: float, renew: Callable[[], None]
+        self,
+        row: Row,
+        task: Task,
+        term: float,
+        deadline: float,
+        renew: Callable[[], None],
+        tools: Effects,
     ) -> None:
         self.id: int = row[_sql.ID]
         self.lease: int = row[_sql.LEASE]
@@ -68,6 +82,8 @@ class JobContext:
 
         An async handler is cancelled as well; a sync one should look here now and then.
         """
+        self.result: Any = None
+        """What a transaction() keeps as the job's result; set it within its block."""
         self._row = row
         self._payload: Any = _UNREAD
         self._job: Job | None = None
@@ -77,6 +93,12 @@ class JobContext:
         self._term = term
         self._deadline = deadline
         self._runner: asyncio.Task[Any] | None = None
+        # For run_once() and transaction(): the effects that this run has asked for, and whether
+        # they are under way; how far the job's own transaction is.
+        self._tools = tools
+        self._effects: dict[str, bool] = {}
+        self._in_transaction = False
+        self._completed = False
 
     @property
     def attempt(self) -> int:
@@ -119,6 +141,53 @@ class JobContext:
         """
         self._renew()
         return not self.cancelled
+
+    def run_once(
+        self,
+        key: str,
+        function: Callable[..., Any],
+        *arguments: Any,
+        nothing_done: type[BaseException] | tuple[type[BaseException], ...] = (),
+    ) -> Any:
+        """Call `function` unless an earlier run has: then return what it returned, as JSON has it.
+
+        In an async handler write `await ctx.run_once(…)`; the function may be async. `key` names
+        the effect within the job, 1 to 512 characters.
+
+        If the function raises, or the process dies in it, only a person can know whether the effect
+        happened: the next run raises InDoubt (JQ003) and fails for good, with a message that says
+        how to go on. Exceptions which prove that nothing happened are to be listed in
+        `nothing_done`: then the next run calls the function again. Its result must be JSON.
+        """
+        self._check_no_transaction("run_once")
+        if not isinstance(nothing_done, tuple):
+            nothing_done = (nothing_done,)
+        run_once = self._tools.run_once if self.task.is_async else self._tools.run_once_in_thread
+        return run_once(self, key, function, arguments, nothing_done)
+
+    def transaction(self) -> Transaction:
+        """Open a transaction that completes the job: what it writes happens exactly once.
+
+        `async with ctx.transaction() as connection:` in an async handler, `with` in others. What
+        the block does on this connection of psycopg and the end of the job are committed together,
+        or not at all: if the block raises, or the lease was lost before, nothing has happened.
+        Nobody can take the job over meanwhile. `ctx.result`, if set within the block, is the job's
+        result; what the handler does after the block cannot change how the job ended.
+
+        The connection is used again later: its session is reset (DISCARD ALL), and its row_factory.
+        """
+        return self._tools.transaction(self)
+
+    def set_attributes(self, attributes: Mapping[str, Any]) -> Any:
+        """Set attributes of the job; those not named stay. `await` it in an async handler."""
+        self._check_no_transaction("set_attributes")
+        call = self._tools.call(_sql.SET_ATTRIBUTES, job_id=self.id, attributes=attributes)
+        return call if self.task.is_async else self._tools.wait_for(call)
+
+    def _check_no_transaction(self, name: str) -> None:
+        # The transaction has the job locked, and the call would go another way and wait for it.
+        if self._in_transaction:
+            raise RuntimeError(f"call {name}() before or after ctx.transaction(), not within it")
 
     def _may_start(self, now: float) -> bool:
         """Whether the handler may still be started at this time.monotonic()."""

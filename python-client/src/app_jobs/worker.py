@@ -29,6 +29,7 @@ import psycopg
 
 from app_jobs import _sql
 from app_jobs._async_client import AsyncClient
+from app_jobs._effects import Effects
 from app_jobs._lanes import Lane, LoopLane, ThreadLane
 from app_jobs._link import (
     STATEMENT_TIMEOUT,
@@ -154,6 +155,7 @@ class Worker:
         self._heart = Heart(
             Link(self._conninfo, self._schema), self.worker_id, self._lease, self._outbox.held
         )
+        self._effects = Effects(self._conninfo, self._schema, self.worker_id, self._outbox.held)
         self._lanes = self._make_lanes()
         self._heart.start()
         jobs = [self._outbox.send_all(), self._listen(), *map(self._claim, self._lanes)]
@@ -238,6 +240,7 @@ class Worker:
             log.warning("some jobs' ends could not be told to the database: they will run again")
         await cancel(now, ended, sender)
         self._heart.stop()
+        await self._effects.close()
         try:
             if self._idle_lanes:
                 await self._acks.call(_sql.SET_WORKER_IDLE, worker_id=self.worker_id, idle=False)
@@ -327,7 +330,9 @@ class Worker:
             term = row[_sql.LEASE_EXPIRES_AT] - row[_sql.LOCKED_AT]
             if term < lease:
                 heart.beat_within(term / 3)
-            context = JobContext(row, tasks[row[_sql.TASK]], term, sent_at + term, renew)
+            context = JobContext(
+                row, tasks[row[_sql.TASK]], term, sent_at + term, renew, self._effects
+            )
             if context.id in held:
                 held[context.id]._cancel()  # its lease ended unnoticed; now it is ours anew
             held[context.id] = context
