@@ -193,6 +193,7 @@ select set_eq(
         'schedule_info json, count integer DEFAULT 10, '
         'after timestamp with time zone DEFAULT now(), '
         'time_zone text DEFAULT ''UTC''::text) SETOF timestamp with time zone',
+        'monitor: doctor() SETOF app_jobs.finding',
         'operator: backoff_delay(backoff json, attempts integer) interval',
         'operator: sweep() integer',
         'operator: pause_queue(queue_name text, db_id uuid DEFAULT NULL::uuid) '

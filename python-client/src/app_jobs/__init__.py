@@ -3,6 +3,7 @@
 from app_jobs._async_client import AsyncClient
 from app_jobs._client import Client
 from app_jobs._sql import (
+    Finding,
     Job,
     JobDetails,
     JobFailure,
@@ -39,6 +40,7 @@ __all__ = [
     "BadArgument",
     "Client",
     "Fail",
+    "Finding",
     "ForeignSchema",
     "InDoubt",
     "Job",

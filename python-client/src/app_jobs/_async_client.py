@@ -16,6 +16,7 @@ from psycopg.rows import tuple_row
 
 from app_jobs import _sql
 from app_jobs._sql import (
+    Finding,
     Function,
     Job,
     JobDetails,
@@ -760,6 +761,10 @@ class AsyncClient:
     ) -> str:
         """Say in one sentence why a job is not running, or that it is, and the next step."""
         return await self._call(_sql.EXPLAIN_JOB, connection, job_id=job_id)
+
+    async def doctor(self, *, connection: AsyncConnection[Any] | None = None) -> list[Finding]:
+        """Look for trouble; the worst first, or one finding of severity "ok"."""
+        return await self._call(_sql.DOCTOR, connection)
 
     async def version(self, *, connection: AsyncConnection[Any] | None = None) -> str:
         """Return the version of the schema, such as "0.1.0"."""

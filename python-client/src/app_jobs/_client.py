@@ -16,6 +16,7 @@ from psycopg.rows import tuple_row
 
 from app_jobs import _sql
 from app_jobs._sql import (
+    Finding,
     Function,
     Job,
     JobDetails,
@@ -746,6 +747,10 @@ class Client:
     def explain_job(self, job_id: int, *, connection: Connection[Any] | None = None) -> str:
         """Say in one sentence why a job is not running, or that it is, and the next step."""
         return self._call(_sql.EXPLAIN_JOB, connection, job_id=job_id)
+
+    def doctor(self, *, connection: Connection[Any] | None = None) -> list[Finding]:
+        """Look for trouble; the worst first, or one finding of severity "ok"."""
+        return self._call(_sql.DOCTOR, connection)
 
     def version(self, *, connection: Connection[Any] | None = None) -> str:
         """Return the version of the schema, such as "0.1.0"."""

@@ -147,6 +147,16 @@ class Metric:
     failed_1h: int
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What doctor() found: severity is critical, warning, info, or ok if there is nothing else."""
+
+    severity: str
+    finding: str
+    figure: str
+    remedy: str
+
+
 class JobSpec(TypedDict, total=False):
     """One job for add_jobs(): the arguments of add_job(); `identifier` is required."""
 
@@ -648,6 +658,12 @@ METRICS = Function(
     " oldest_ready_age, failed_1h",
 )
 EXPLAIN_JOB: Function[str] = Function("explain_job", {"job_id": _BIGINT}, _only_value)
+DOCTOR = Function(
+    "doctor",
+    {},
+    lambda rows: [Finding(*row) for row in rows],
+    "severity, finding, figure, remedy",
+)
 VERSION: Function[str] = Function("version", {}, _only_value)
 
 FUNCTIONS: tuple[Function[Any], ...] = (
@@ -697,6 +713,7 @@ FUNCTIONS: tuple[Function[Any], ...] = (
     SWEEP,
     METRICS,
     EXPLAIN_JOB,
+    DOCTOR,
     VERSION,
 )
 
