@@ -46,11 +46,6 @@ def test_clients_have_the_functions_of_the_database(
             and has_function_privilege('app_jobs_operator', p.oid, 'execute')
             -- is called by a check of tasks
             and p.proname <> 'backoff_delay'
-            and (
-                has_function_privilege('app_jobs_producer', p.oid, 'execute')
-                or has_function_privilege('app_jobs_worker', p.oid, 'execute')
-                or has_function_privilege('app_jobs_monitor', p.oid, 'execute')
-            )
         group by 1
         """
     ).fetchall()

@@ -3,10 +3,12 @@
 from app_jobs._async_client import AsyncClient
 from app_jobs._client import Client
 from app_jobs._sql import (
+    BatchOptions,
     Finding,
     Job,
     JobDetails,
     JobFailure,
+    JobOptions,
     JobSpec,
     Metric,
     Once,
@@ -30,7 +32,7 @@ from app_jobs.errors import (
     UnknownJob,
     VersionMismatch,
 )
-from app_jobs.tasks import Fail, JobContext, Snooze, Tasks
+from app_jobs.tasks import Fail, JobContext, Snooze, Task, Tasks
 from app_jobs.worker import Worker
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "AppJobsError",
     "AsyncClient",
     "BadArgument",
+    "BatchOptions",
     "Client",
     "Fail",
     "Finding",
@@ -47,6 +50,7 @@ __all__ = [
     "JobContext",
     "JobDetails",
     "JobFailure",
+    "JobOptions",
     "JobSpec",
     "KeyInUse",
     "Metric",
@@ -59,6 +63,7 @@ __all__ = [
     "SchemaTooNew",
     "SchemaTooOld",
     "Snooze",
+    "Task",
     "TaskSettings",
     "Tasks",
     "Tick",

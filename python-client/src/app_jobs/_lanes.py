@@ -36,7 +36,7 @@ class Lane(ABC):
 
     def __init__(
         self,
-        tasks: Sequence[Task],
+        tasks: Sequence[Task[Any]],
         outbox: Outbox,
         *,
         concurrency: int,
@@ -175,8 +175,9 @@ class LoopLane(Lane):
             context = buffer.popleft()
             if context._may_start(now):
                 context._runner = runner
-                coroutine = context.task.invoke(context)
                 try:
+                    # In the try, since a payload that does not fit is found out by invoke().
+                    coroutine = context.task.invoke(context)
                     result = await _isolated(coroutine, new_context(), self._wake_a_runner)
                 except asyncio.CancelledError as error:
                     outbox.failed(context, Fail(LOST_NOTICE) if context.cancelled else error)

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta, timezone
-from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypedDict, TypeVar
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -132,6 +132,7 @@ class TaskSettings:
     paused: bool
 
 
+@dataclass(frozen=True, slots=True)
 class Metric:
     """How many jobs there are of one tenant, task and queue; see the view `metrics`."""
 
@@ -157,20 +158,34 @@ class Finding:
     remedy: str
 
 
-class JobSpec(TypedDict, total=False):
-    """One job for add_jobs(): the arguments of add_job(); `identifier` is required."""
+class BatchOptions(TypedDict, total=False):
+    """What can be said about each of many jobs of a task: arguments of add_jobs()."""
 
     db_id: uuid.UUID | str | None
-    identifier: str
-    payload: Any
-    job_key: str | None
     queue_name: str | None
     run_at: datetime | None
     max_attempts: int | None
-    priority: int | None
-    job_key_mode: str | None
+    priority: int
     attributes: Mapping[str, Any] | None
     retry_after: timedelta | None
+
+
+class _KeyOptions(BatchOptions, total=False):
+    job_key: str | None
+    job_key_mode: Literal["replace", "preserve_run_at", "keep", "once"]
+
+
+class JobOptions(_KeyOptions, total=False):
+    """What can be said about a job besides its task and payload: arguments of add_job()."""
+
+    idempotency_key: str | None
+
+
+class JobSpec(_KeyOptions, total=False):
+    """One job for add_jobs(): the arguments of add_job(); `identifier` is required."""
+
+    identifier: str
+    payload: Any
 
 
 class JobFailure(TypedDict, total=False):

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
-from app_jobs import _sql
+from app_jobs import _payloads, _sql
 from app_jobs._sql import Job, Row
 from app_jobs.errors import BadArgument
 
 if TYPE_CHECKING:
-    from app_jobs._effects import Effects, Transaction
+    from typing_extensions import Unpack
 
-F = TypeVar("F", bound=Callable[..., Any])
+    from app_jobs._effects import Effects, Transaction
+    from app_jobs._sql import BatchOptions, JobOptions
+
+Payload = TypeVar("Payload")
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+Connection = TypeVar("Connection")
+Connection_contra = TypeVar("Connection_contra", contravariant=True)
+Added = TypeVar("Added")
+Added_co = TypeVar("Added_co", covariant=True)
+Ids = TypeVar("Ids")
+Ids_co = TypeVar("Ids_co", covariant=True)
 
 
 class Fail(Exception):
@@ -67,7 +79,7 @@ class JobContext:
     def __init__(
         self,
         row: Row,
-        task: Task,
+        task: Task[Any],
         term: float,
         deadline: float,
         renew: Callable[[], None],
@@ -200,10 +212,37 @@ class JobContext:
             self._runner.cancel()
 
 
-class Task:
-    """A name and its handler. `invoke(context)` calls it, with the arguments that it wants."""
+class Producer(Protocol[Connection_contra, Added_co, Ids_co]):
+    """What Client and AsyncClient have in common: one answers, the other is to be awaited."""
 
-    __slots__ = ("function", "invoke", "is_async", "name")
+    def add_job(
+        self,
+        *,
+        identifier: str,
+        payload: Any,
+        connection: Connection_contra | None,
+        **options: Unpack[JobOptions],
+    ) -> Added_co:
+        """Add a job."""
+
+    def add_jobs(
+        self,
+        *,
+        identifier: str,
+        payloads: Sequence[Any],
+        connection: Connection_contra | None,
+        **options: Unpack[BatchOptions],
+    ) -> Ids_co:
+        """Add many jobs of a task."""
+
+
+class Task(Generic[Payload]):
+    """A task by name: what adds its jobs, and the handler that runs them.
+
+    Its payloads are of the type with which the handler annotates its payload: a dataclass, a
+    TypedDict or a pydantic model, or anything that these may contain. Any, a plain dict or no
+    annotation leave them as JSON has them.
+    """
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self.name = name
@@ -211,7 +250,144 @@ class Task:
         self.is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
             getattr(function, "__call__", None)  # noqa: B004 (an object with an async __call__)
         )
-        self.invoke = _invoker(name, function)
+        roles, annotation = _roles(name, function)
+        try:
+            self._codec = _payloads.codec_for(annotation, function)
+        except TypeError as error:
+            raise TypeError(f"the handler of task {name!r}: {error}") from None
+        self.invoke: Callable[[JobContext], Any] = _invoker(function, roles, self._codec)
+        """Call the handler with the arguments that it wants; Fail if its payload does not fit."""
+
+    @overload
+    def enqueue(
+        self,
+        client: Producer[Connection, Added, Any],
+        payload: Payload,
+        *,
+        connection: Connection | None = None,
+        **options: Unpack[JobOptions],
+    ) -> Added: ...
+
+    @overload
+    def enqueue(
+        self: Task[None],
+        client: Producer[Connection, Added, Any],
+        *,
+        connection: Connection | None = None,
+        **options: Unpack[JobOptions],
+    ) -> Added: ...
+
+    def enqueue(
+        self,
+        client: Producer[Connection, Added, Any],
+        payload: Any = None,
+        *,
+        connection: Connection | None = None,
+        **options: Unpack[JobOptions],
+    ) -> Added:
+        """Add a job by client.add_job() and return it; with an AsyncClient, await it.
+
+        The options are those of add_job(). A payload that does not fit its type is refused:
+        BadArgument, which names the field.
+        """
+        return client.add_job(
+            identifier=self.name,
+            payload=self._to_json("payload", payload),
+            connection=connection,
+            **options,
+        )
+
+    def enqueue_many(
+        self,
+        client: Producer[Connection, Any, Ids],
+        payloads: Sequence[Payload],
+        *,
+        connection: Connection | None = None,
+        **options: Unpack[BatchOptions],
+    ) -> Ids:
+        """Add jobs in one statement and return their ids; with an AsyncClient, await them."""
+        return client.add_jobs(
+            identifier=self.name,
+            payloads=[
+                self._to_json(f"payloads[{index}]", payload)
+                for index, payload in enumerate(payloads)
+            ],
+            connection=connection,
+            **options,
+        )
+
+    def to_payload(self, value: Payload) -> Any:
+        """Return what JSON can express of a payload, for add_jobs(specs) or SQL of your own."""
+        return self._encode("payload", value)
+
+    def from_payload(self, payload: Any) -> Payload:
+        """Return the payload that a job has, from what JSON has of it: `job.payload`."""
+        if self._codec is None:
+            return cast("Payload", payload)
+        try:
+            return cast("Payload", self._codec.decode(payload))
+        except _payloads.Misfit as misfit:
+            raise _does_not_fit("payload", self._codec, misfit) from None
+
+    def _encode(self, argument: str, value: Any) -> Any:
+        if self._codec is None:
+            return value
+        try:
+            return self._codec.encode(value)
+        except _payloads.Misfit as misfit:
+            raise _does_not_fit(f"{argument} of task {self.name!r}", self._codec, misfit) from None
+
+    def _to_json(self, argument: str, value: Any) -> Any:
+        if self._codec is None:
+            return value
+        # As text, or None would be no payload at all.
+        return _sql.RawJson(_sql.to_json(argument, self._encode(argument, value)))
+
+
+def _does_not_fit(what: str, codec: _payloads.Codec, misfit: _payloads.Misfit) -> BadArgument:
+    return BadArgument(
+        f"{what} does not fit {codec.name}: {misfit}",
+        hint="See the annotation of the payload at the task's handler.",
+    )
+
+
+class TaskFunction(Task[Payload], Generic[Payload, Arguments, Result]):
+    """What @tasks.task() makes of a function: it can be called as before."""
+
+    def __init__(self, name: str, function: Callable[Arguments, Result]) -> None:
+        super().__init__(name, function)
+        functools.update_wrapper(self, function, updated=())
+
+    def __call__(self, *arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+        """Call the function."""
+        return cast("Result", self.function(*arguments, **options))
+
+
+class Register(Protocol):
+    """What @tasks.task() returns, typed by what the handler takes."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap] # (ctx, ctx) would be both
+        self, function: Callable[[Payload, JobContext], Result], /
+    ) -> TaskFunction[Payload, [Payload, JobContext], Result]: ...
+
+    @overload
+    def __call__(
+        self, function: Callable[[JobContext, Payload], Result], /
+    ) -> TaskFunction[Payload, [JobContext, Payload], Result]: ...
+
+    @overload
+    def __call__(self, function: Callable[[], Result], /) -> TaskFunction[None, [], Result]: ...
+
+    @overload
+    def __call__(
+        self, function: Callable[[JobContext], Result], /
+    ) -> TaskFunction[Any, [JobContext], Result]: ...
+
+    @overload
+    def __call__(
+        self, function: Callable[[Payload], Result], /
+    ) -> TaskFunction[Payload, [Payload], Result]: ...
 
 
 class Tasks:
@@ -221,22 +397,31 @@ class Tasks:
 
         tasks = Tasks()
 
+        @dataclass
+        class Email:
+            to: str
+
         @tasks.task("send_email")
-        async def send_email(payload: dict, ctx: JobContext) -> None: ...
+        async def send_email(payload: Email, ctx: JobContext) -> None: ...
+
+        send_email.enqueue(client, Email(to="you@example.org"))
 
     A handler is `async def` (run on the event loop) or `def` (run in a thread), and takes the
-    payload, the context, both or neither. What it returns is the job's result, as JSON.
+    payload, the context, both or neither. What it returns is the job's result, as JSON. A payload
+    that does not fit its annotation fails the job for good, before the handler is called.
     """
 
     def __init__(self) -> None:
-        self._tasks: dict[str, Task] = {}
+        self._tasks: dict[str, Task[Any]] = {}
 
-    def task(self, name: str | None = None) -> Callable[[F], F]:
+    def task(self, name: str | None = None) -> Register:
         """Register the decorated function as the handler of task `name` (its own name if None)."""
         if callable(name):
             raise TypeError("write @tasks.task() or @tasks.task('name')")
 
-        def register(function: F) -> F:
+        def register(function: Callable[..., Any]) -> TaskFunction[Any, ..., Any]:
+            if isinstance(function, Task):  # it is in another registry, or has another name, too
+                function = function.function
             identifier = name if name is not None else function.__name__
             if not 1 <= len(identifier) <= 126:
                 raise BadArgument(
@@ -244,26 +429,27 @@ class Tasks:
                 )
             if identifier in self._tasks:
                 raise ValueError(f"task {identifier!r} has a handler already")
-            self._tasks[identifier] = Task(identifier, function)
-            return function
+            task = self._tasks[identifier] = TaskFunction(identifier, function)
+            return task
 
-        return register
+        return cast("Register", register)
 
-    def __getitem__(self, name: str) -> Task:
+    def __getitem__(self, name: str) -> Task[Any]:
         return self._tasks[name]
 
-    def __iter__(self) -> Iterator[Task]:
+    def __iter__(self) -> Iterator[Task[Any]]:
         return iter(self._tasks.values())
 
     def __len__(self) -> int:
         return len(self._tasks)
 
 
-def _invoker(name: str, function: Callable[..., Any]) -> Callable[[JobContext], Any]:
-    """Decide once, by its signature, how a handler is called."""
+def _roles(name: str, function: Callable[..., Any]) -> tuple[list[str], Any]:
+    """Return what a handler wants, "payload" and "context", and the payload's annotation."""
     if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
         raise TypeError(f"the handler of task {name!r} is a generator: it would never run")
     wanted: list[str] = []
+    annotation: Any = inspect.Parameter.empty
     skipped = False
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
@@ -280,16 +466,45 @@ def _invoker(name: str, function: Callable[..., Any]) -> Callable[[JobContext], 
                 f"the handler of task {name!r} wants an argument that it is not given:"
                 f" {parameter.name}; it may take (payload, ctx), (payload), (ctx) or nothing"
             )
+        if role == "payload":
+            annotation = parameter.annotation
         wanted.append(role)
-    if wanted == ["payload", "context"]:
+    return wanted, annotation
+
+
+def _invoker(
+    function: Callable[..., Any], roles: list[str], codec: _payloads.Codec | None
+) -> Callable[[JobContext], Any]:
+    """Decide once how a handler is called."""
+    if codec is not None:
+        function = _receiving(function, roles.index("payload"), codec)
+    if roles == ["payload", "context"]:
         return lambda context: function(context.payload, context)
-    if wanted == ["context", "payload"]:
+    if roles == ["context", "payload"]:
         return lambda context: function(context, context.payload)
-    if wanted == ["payload"]:
+    if roles == ["payload"]:
         return lambda context: function(context.payload)
-    if wanted == ["context"]:
+    if roles == ["context"]:
         return function
     return lambda context: function()
+
+
+def _receiving(
+    function: Callable[..., Any], position: int, codec: _payloads.Codec
+) -> Callable[..., Any]:
+    """Put a payload's type in front of a handler."""
+    decode = codec.decode
+
+    def receive(*arguments: Any) -> Any:
+        given = list(arguments)
+        try:
+            given[position] = decode(given[position])
+        except _payloads.Misfit as misfit:
+            message = f"the payload does not fit {codec.name}: {misfit}"
+            raise Fail(message, permanent=True) from None
+        return function(*given)
+
+    return receive
 
 
 def _is_context(parameter: inspect.Parameter) -> bool:
