@@ -11,7 +11,7 @@ unexport PYTHONPATH PYTHONHOME
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test lint format generate test-pgtap test-isolation test-python test-deploy \
-	pages chaos bench deploy verify revert status clean system
+	model pages chaos bench deploy verify revert status clean system
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ demo: $(VENV)/demo ## watch jobs flow, on a PostgreSQL of its own (or on DATABAS
 	@$(BIN)/python -m app_jobs.demo
 
 test: system $(VENV)/dev lint ## all linters and tests, on PostgreSQL 15 and 18; Debian's packages as root
-	@$(BIN)/python tools/test_servers.py pgtap isolation python deploy pages chaos
+	@$(BIN)/python tools/test_servers.py pgtap isolation python deploy model pages chaos
 
 lint: $(VENV)/dev ## ruff, mypy, sqlfluff, squawk; generated files are fresh
 	@echo "Linting"
@@ -45,12 +45,13 @@ test-pgtap: ## SQL: functions, privileges, house rules
 test-isolation: ## SQL: races between sessions
 test-python: ## client, worker, console command, migrator
 test-deploy: ## Sqitch and the migrator; verify and revert of every change
-pages: export APP_JOBS_FULL := 1
+model pages: export APP_JOBS_FULL := 1
+model: ## long: random calls of all functions agree with a model
 pages: ## long: pages touched by claims, with millions of jobs
 chaos: export APP_JOBS_CHAOS_JOBS := 10000
 chaos: ## long: workers and backends killed
 bench: ## long: jobs per second, latencies
-test-pgtap test-isolation test-python test-deploy pages chaos bench: system $(VENV)/dev
+test-pgtap test-isolation test-python test-deploy model pages chaos bench: system $(VENV)/dev
 	@$(BIN)/python tools/test_servers.py $(addprefix --on ,$(ON)) --args='$(ARGS)' $(@:test-%=%)
 
 deploy: ## deploy into PGDATABASE or DATABASE_URL, through Sqitch where it is installed (TO=change)

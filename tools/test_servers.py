@@ -47,6 +47,7 @@ SUITES = {
     "isolation": [*PYTEST, "tests/isolation"],
     "python": [*PYTEST, "tests/python"],
     "deploy": [*PYTEST, "tests/deploy"],
+    "model": [*PYTEST, "tests/model"],
     "pages": [*PYTEST, "-s", "tests/pages"],
     "chaos": [*PYTEST, "-s", "tests/chaos"],
     "bench": [*PYTEST, "-s", "tests/bench"],

@@ -1,0 +1,442 @@
+"""Random calls of the functions agree with the model, and rules hold after each of them.
+
+Forty sequences of forty calls; a thousand of a hundred with APP_JOBS_FULL=1. Hypothesis prints a
+sequence that fails, shrunk, as a program.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from typing import Any, ClassVar
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from promises import Job, Model
+from psycopg.rows import tuple_row
+
+LATER = timedelta(days=20)
+TENANT = "11111111-1111-1111-1111-111111111111"
+LONG = os.environ.get("APP_JOBS_FULL") == "1"
+
+workers = st.sampled_from(["w1", "w2"])
+served = st.sampled_from([None, ["a"], ["b"], ["a", "b"]])
+queues = st.sampled_from([(None, "q"), (TENANT, "q"), (None, "r")])
+jobs = st.fixed_dictionaries(
+    {
+        "task": st.sampled_from(["a", "b"]),
+        "tenant": st.sampled_from([None, TENANT]),
+        "queue": st.sampled_from([None, None, "q", "r"]),
+        "priority": st.integers(0, 2),
+        "since": st.integers(0, 5),
+        "due": st.sampled_from([True, True, True, False]),
+        "max_attempts": st.sampled_from([1, 2, 25]),
+    }
+)
+keys = st.sampled_from([None, "k", "l"])
+modes = st.sampled_from(["replace", "preserve_run_at", "keep", "once"])
+delays = st.booleans()
+
+LIVE = """
+    select
+        j.id, j.task_identifier, j.database_id::text, j.queue_name, j.key, j.priority,
+        j.run_at <= clock_timestamp(), j.max_attempts, j.attempts, j.lease, j.locked_by,
+        j.superseded, j.cancel_reason is not null,
+        j.locked_by is not null and j.lease_expires_at is null
+    from app_jobs.jobs as j
+    order by j.id
+"""
+BROKEN = """
+    select 'held and waiting, or more than one', j.id from app_jobs.jobs as j
+    where (j.locked_by is not null) and (j.line is not null)
+    union all
+    select 'on no seat', j.id from app_jobs.jobs as j
+    where (j.locked_by is not null and j.queue_name is not null) <> (j.seat is not null)
+    union all
+    select 'two on a seat', min(j.id) from app_jobs.jobs as j where j.seat is not null
+    group by j.database_id, j.queue_name, j.seat having count(*) > 1
+    union all
+    select 'in a slot that is not listed', j.id from app_jobs.jobs as j
+    where
+        j.slot not in (select o.slot from app_jobs.open_slots as o)
+        and not exists (
+            select from app_jobs.streams as s
+            where
+                s.slot = j.slot and s.line = j.line and s.task_identifier = j.task_identifier
+                and (s.priority, s.run_at, s.id) <= (j.priority, j.run_at, j.id)
+        )
+        and not exists (
+            select from app_jobs.alarms as a
+            where
+                a.slot = j.slot and j.line is null
+                and a.due_at <= coalesce(j.lease_expires_at, j.run_at)
+                and a.kind = case when j.locked_by is null then 'run' else 'lease' end
+        )
+"""
+
+
+class Queue(RuleBasedStateMachine):
+    """Calls, and what the model says to them."""
+
+    dsn: ClassVar[str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Model()
+        self.connection = psycopg.connect(self.dsn, autocommit=True, row_factory=tuple_row)
+        self.start = datetime.now(timezone.utc) - timedelta(days=10)
+        self.slow: tuple[psycopg.Connection[Any], Job] | None = None
+
+    def teardown(self) -> None:
+        self.end_slow_producer(commit=False)
+        # Slots, streams and alarms stay: what earlier sequences left behind must not matter.
+        for table in ("jobs", "finished_jobs", "job_errors", "tasks", "queue_settings"):
+            self.connection.execute(f"delete from app_jobs.{table}")
+        self.connection.close()
+
+    def call(self, function: str, *arguments: Any) -> list[Any]:
+        places = ", ".join(["%s"] * len(arguments))
+        query = f"select * from app_jobs.{function}({places})"
+        rows = self.connection.execute(query, arguments).fetchall()
+        return [row[0] for row in rows if row[0] is not None]
+
+    def answer(self, function: str, job_id: int) -> bool:
+        """What a function of one job says."""
+        (value,) = self.call(function, job_id)
+        return bool(value)
+
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        with self.connection.transaction(force_rollback=True):
+            yield
+
+    # --- producers ---
+
+    def add(self, connection: psycopg.Connection[Any], job: Job, mode: str) -> int:
+        run_at = self.start + timedelta(milliseconds=job.since) + (0 if job.due else 1) * LATER
+        (row,) = connection.execute(
+            "select id from app_jobs.add_job(%s, %s, '{}', %s, %s, %s, %s, %s, %s)",
+            [
+                job.tenant,
+                job.task,
+                job.key,
+                job.queue,
+                run_at,
+                job.max_attempts,
+                job.priority,
+                mode,
+            ],
+        ).fetchall()
+        return int(row[0])
+
+    def new_job(self, options: dict[str, Any], key: str | None = None) -> Job:
+        return Job(id=0, key=key, **options)
+
+    @rule(options=jobs, key=keys, mode=modes)
+    def add_job(self, options: dict[str, Any], key: str | None, mode: str) -> None:
+        job = self.new_job(options, key)
+        expected = self.model.add_job(job, mode)
+        job.id = self.add(self.connection, job, mode)
+        if expected is None:
+            assert job.id not in self.model.live
+            self.model.live[job.id] = job
+        else:
+            assert job.id == expected
+
+    @rule(many=st.lists(jobs, max_size=5))
+    def add_jobs(self, many: list[dict[str, Any]]) -> None:
+        added = [self.new_job({**options, "due": True}) for options in many]
+        specs = [
+            {
+                "identifier": job.task,
+                "db_id": job.tenant,
+                "queue_name": job.queue,
+                "priority": job.priority,
+                "max_attempts": job.max_attempts,
+                "run_at": (self.start + timedelta(milliseconds=job.since)).isoformat(),
+            }
+            for job in added
+        ]
+        ids = self.call("add_jobs", json.dumps(specs))
+        assert len(ids) == len(added)
+        for number, job in zip(ids, added, strict=True):
+            job.id = number
+            self.model.live[number] = job
+
+    @rule(options=jobs, mode=modes, key=keys)
+    def add_job_and_roll_back(self, options: dict[str, Any], mode: str, key: str | None) -> None:
+        with self.undone():
+            self.add(self.connection, self.new_job(options, key), mode)
+
+    @precondition(lambda self: self.slow is None)
+    @rule(options=jobs, isolation=st.sampled_from(["read committed", "repeatable read"]))
+    def begin_slow_producer(self, options: dict[str, Any], isolation: str) -> None:
+        connection = psycopg.connect(self.dsn)
+        connection.execute(f"set transaction isolation level {isolation}")
+        job = self.new_job(options)
+        job.id = self.add(connection, job, "replace")
+        self.slow = connection, job
+
+    @precondition(lambda self: self.slow is not None)
+    @rule(commit=st.booleans())
+    def end_slow_producer(self, commit: bool) -> None:
+        if self.slow is None:
+            return
+        connection, job = self.slow
+        if commit:
+            connection.commit()
+            self.model.live[job.id] = job
+        connection.close()
+        self.slow = None
+
+    @rule(key=st.sampled_from(["k", "l"]), tenant=st.sampled_from([None, TENANT]))
+    def cancel_job(self, key: str, tenant: str | None) -> None:
+        job = self.model.holder_of(key, tenant)
+        assert self.call("cancel_job", key, tenant) == ([] if job is None else [job.id])
+        if job is not None:
+            self.model.cancel(job)
+
+    # --- workers ---
+
+    @rule(worker=workers, tasks=served, limit=st.integers(1, 4))
+    def get_jobs(self, worker: str, tasks: list[str] | None, limit: int) -> None:
+        self.call("tick")
+        expected = self.model.get_jobs(worker, tasks, limit)
+        assert self.call("get_jobs", worker, tasks, "1 hour", limit) == expected
+
+    @rule(worker=workers, tasks=served)
+    def get_jobs_and_roll_back(self, worker: str, tasks: list[str] | None) -> None:
+        with self.undone():
+            self.call("get_jobs", worker, tasks, "1 hour", 3)
+
+    @rule(worker=workers, data=st.data())
+    def complete_jobs(self, worker: str, data: st.DataObject) -> None:
+        ids, leases = self.some(data)
+        held = self.held(worker, ids, leases)
+        assert set(self.call("complete_jobs", worker, ids, leases)) == {job.id for job in held}
+        for job in held:
+            self.model.complete(job)
+
+    @rule(worker=workers, data=st.data(), permanent=st.booleans(), delay=delays)
+    def fail_jobs(self, worker: str, data: st.DataObject, permanent: bool, delay: bool) -> None:
+        ids, leases = self.some(data)
+        failures = [
+            {
+                "job_id": number,
+                "lease": lease,
+                "permanent": permanent,
+                "retry_in": f"{LATER.days if delay else 0} days",
+            }
+            for number, lease in zip(ids, leases, strict=True)
+        ]
+        failed = self.call("fail_jobs", worker, json.dumps(failures))
+        held = [
+            j for n, le in zip(ids, leases, strict=True) if (j := self.model.held(worker, n, le))
+        ]
+        assert set(failed) == {job.id for job in held}
+        for job in sorted(held, key=lambda job: failed.index(job.id)):
+            self.model.let_go(job, delay=delay, counted=True, permanent=permanent)
+        self.same_times([job.id for job in held])
+
+    @rule(worker=workers, data=st.data(), delay=delays)
+    def snooze_job(self, worker: str, data: st.DataObject, delay: bool) -> None:
+        for number, lease in zip(*self.some(data), strict=True):
+            job = self.model.held(worker, number, lease)
+            answer = self.call("snooze_job", worker, number, LATER * delay, lease)
+            assert answer == ([] if job is None else [number])
+            if job is not None:
+                self.model.let_go(job, delay=delay, counted=False)
+
+    @rule(worker=workers)
+    def heartbeat(self, worker: str) -> None:
+        assert sorted(self.call("heartbeat", worker)) == sorted(self.model.heartbeat(worker))
+
+    @rule(worker=workers)
+    def release_jobs(self, worker: str) -> None:
+        held = self.model.leased(worker)
+        assert set(self.call("release_jobs", worker)) == {job.id for job in held}
+        for job in held:
+            self.model.let_go(job, delay=None, counted=False)
+
+    # --- time and settings ---
+
+    @rule()
+    def leases_end(self) -> None:
+        self.connection.execute(
+            "update app_jobs.jobs set lease_expires_at = now() where lease_expires_at is not null"
+        )
+        self.connection.execute("update app_jobs.alarms set due_at = now() where kind = 'lease'")
+        self.call("tick")
+        for job in self.model.leased():
+            self.model.let_go(job, delay=None, counted=True)
+
+    @rule()
+    def time_passes(self) -> None:
+        for table, column in (("jobs", "run_at"), ("alarms", "due_at")):
+            self.connection.execute(
+                f"update app_jobs.{table} set {column} = {column} - %s where {column} > now()"
+                + (" and line is null and locked_by is null" if table == "jobs" else ""),
+                [LATER],
+            )
+        for job in self.model.live.values():
+            job.due = True
+
+    @rule()
+    def slots_turn(self) -> None:
+        self.connection.execute("select setval('app_jobs.activity', 1000)")
+        self.call("tick")
+        self.call("tick")
+
+    @rule(task=st.sampled_from(["a", "b"]), paused=st.booleans())
+    def pause_task(self, task: str, paused: bool) -> None:
+        (self.model.paused_tasks.add if paused else self.model.paused_tasks.discard)(task)
+        self.call("pause_task" if paused else "resume_task", task)
+
+    @rule(queue=queues, paused=st.booleans())
+    def pause_queue(self, queue: tuple[str | None, str], paused: bool) -> None:
+        (self.model.paused_queues.add if paused else self.model.paused_queues.discard)(queue)
+        self.call("pause_queue" if paused else "resume_queue", queue[1], queue[0])
+
+    @rule(queue=queues, limit=st.integers(1, 3))
+    def set_queue_limit(self, queue: tuple[str | None, str], limit: int) -> None:
+        self.model.limits[queue] = limit
+        self.call("set_queue_limit", queue[1], limit, queue[0])
+
+    # --- operators, and applications that move jobs by id ---
+
+    @rule(data=st.data(), state=st.sampled_from(["completed", "failed"]))
+    def finish_jobs(self, data: st.DataObject, state: str) -> None:
+        ids = self.any_of(data)
+        function = "complete_jobs" if state == "completed" else "permanently_fail_jobs"
+        leased = [job.id for job in self.model.leased()]
+        expected = [n for n in sorted(ids) if n in self.model.live and n not in leased]
+        assert self.call(function, ids) == expected
+        for number in expected:
+            self.model.finish(self.model.live[number], "failed" if state == "failed" else None)
+
+    @rule(data=st.data())
+    def cancel_jobs(self, data: st.DataObject) -> None:
+        ids = self.any_of(data)
+        expected = [number for number in sorted(ids) if number in self.model.live]
+        assert self.call("cancel_jobs", ids) == expected
+        for number in expected:
+            self.model.cancel(self.model.live[number])
+
+    @rule(data=st.data(), priority=st.integers(0, 2))
+    def reschedule_jobs(self, data: st.DataObject, priority: int) -> None:
+        ids = self.any_of(data)
+        waiting = [n for n in sorted(ids) if n in self.model.live and not self.model.live[n].holder]
+        assert self.call("reschedule_jobs", ids, None, priority) == waiting
+        for number in waiting:
+            self.model.live[number].priority = priority
+
+    @rule(data=st.data())
+    def retry_jobs(self, data: st.DataObject) -> None:
+        ids = self.any_of(data)
+        expected = self.model.retry(ids)
+        if expected is None:
+            with pytest.raises(psycopg.Error, match="another live job has the same key"):
+                self.call("retry_jobs", ids)
+        else:
+            assert self.call("retry_jobs", ids) == expected
+
+    @rule(data=st.data())
+    def move_job_to_processing(self, data: st.DataObject) -> None:
+        for number in self.any_of(data):
+            job = self.model.live.get(number)
+            moves = job is not None and job.holder is not None and not job.cancelled
+            assert self.answer("move_job_to_processing", number) == moves
+            if job is not None and moves:
+                job.processing = True
+
+    @rule(data=st.data(), state=st.sampled_from(["completed", "failed", None]))
+    def move_job_to_the_end(self, data: st.DataObject, state: str | None) -> None:
+        functions = {"completed": "move_job_to_done", "failed": "move_job_to_failed"}
+        for number in self.any_of(data):
+            job = self.model.live.get(number)
+            known = job is not None or (state is None and number in self.model.finished)
+            assert self.answer(functions.get(state or "", "delete_job"), number) == known
+            if job is not None:
+                self.model.finish(job, state)
+            elif known:
+                del self.model.finished[number]
+
+    # --- what always holds ---
+
+    @invariant()
+    def agrees_with_the_model(self) -> None:
+        live = sorted(self.model.live.values(), key=lambda job: job.id)
+        shown = operator.attrgetter(
+            *("id", "task", "tenant", "queue", "key", "priority", "due", "max_attempts"),
+            *("attempts", "lease", "holder", "superseded", "cancelled", "processing"),
+        )
+        assert self.connection.execute(LIVE).fetchall() == [shown(job) for job in live]
+        finished = self.connection.execute("select id, state from app_jobs.finished_jobs")
+        expected = {number: state for number, (state, _) in self.model.finished.items()}
+        assert dict(finished.fetchall()) == expected
+
+    @invariant()
+    def nothing_is_broken(self) -> None:
+        assert self.connection.execute(BROKEN).fetchall() == []
+
+    # --- helpers ---
+
+    def some(self, data: st.DataObject) -> tuple[list[int], list[int | None]]:
+        """Some jobs, most of them held, with the lease that a worker may think it has."""
+        known = sorted([*self.model.live, *self.model.finished]) or [0]
+        held = [job.id for job in self.model.live.values() if job.holder] or known
+        ids = data.draw(
+            st.lists(st.sampled_from(held + known[:1]), max_size=4, unique=True), label="ids"
+        )
+        leases = []
+        for number in ids:
+            job = self.model.live.get(number)
+            right = job.lease if job else 1
+            leases.append(
+                data.draw(st.sampled_from([right, right, None, right - 1]), label="lease")
+            )
+        return ids, leases
+
+    def any_of(self, data: st.DataObject) -> list[int]:
+        """Some jobs, live, finished or unknown."""
+        known = [0, *self.model.live, *self.model.finished]
+        return data.draw(st.lists(st.sampled_from(known), max_size=3, unique=True), label="ids")
+
+    def held(self, worker: str, ids: list[int], leases: list[int | None]) -> list[Job]:
+        """Those of the jobs that the worker holds under these leases."""
+        pairs = zip(ids, leases, strict=True)
+        return [job for number, lease in pairs if (job := self.model.held(worker, number, lease))]
+
+    def same_times(self, ids: list[int]) -> None:
+        """Jobs that went back in one call have one run_at, so their ids decide."""
+        times = [self.model.live[number].since for number in ids if number in self.model.live]
+        for number in ids:
+            if number in self.model.live:
+                self.model.live[number].since = min(times)
+
+
+def test_random_calls_agree_with_the_model(database: str) -> None:
+    Queue.dsn = database
+    run_state_machine_as_test(
+        Queue,
+        settings=settings(
+            max_examples=1000 if LONG else 40,
+            stateful_step_count=100 if LONG else 40,
+            deadline=None,
+            print_blob=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
