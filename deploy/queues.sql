@@ -183,6 +183,8 @@ begin
         if advance_queues.wait then
             perform pg_advisory_xact_lock(app_jobs.lock_key('queue', v_line));
         else
+            -- a queue that is busy is left alone, without its lock: the end of a job moves it on
+            continue when cardinality(app_jobs.free_seats(v_line, 1)) = 0;
             continue when not pg_try_advisory_xact_lock(app_jobs.lock_key('queue', v_line));
         end if;
         v_seats := cardinality(app_jobs.free_seats(v_line, c_at_most));

@@ -51,6 +51,10 @@ as $$
     select hashtextextended('app_jobs ' || kind || ' ' || name, 0)
 $$;
 
+create index streams_parked on app_jobs.streams (
+    app_jobs.lock_key('queue', line), task_identifier
+) where line > '$';
+
 create function app_jobs.seat_line(queue_line text) returns text
 language sql
 immutable
@@ -223,6 +227,7 @@ comment on column app_jobs.streams.priority is 'Lower bound of the position.';
 comment on column app_jobs.streams.run_at is 'Lower bound of the position.';
 comment on column app_jobs.streams.id is 'Lower bound of the position.';
 comment on index app_jobs.streams_order is 'To find the first stream of a line and task.';
+comment on index app_jobs.streams_parked is 'For queues with parked jobs to take turns in tick(). The lines of seats come before ''$''.';
 comment on table app_jobs.alarms is
 'What falls due in closed slots: nothing before due_at.';
 comment on column app_jobs.alarms.slot is 'A closed slot.';

@@ -10,10 +10,12 @@ set local lock_timeout = '5s';
 create sequence app_jobs.ticked_at minvalue 0 start 0;
 create sequence app_jobs.swept_at minvalue 0 start 0;
 create sequence app_jobs.pruned_to minvalue 0 start 0;
+create sequence app_jobs.moved_to minvalue -9223372036854775808;
 select
     setval('app_jobs.ticked_at', 0),
     setval('app_jobs.swept_at', 0),
-    setval('app_jobs.pruned_to', 0);
+    setval('app_jobs.pruned_to', 0),
+    setval('app_jobs.moved_to', -9223372036854775808);
 
 create function app_jobs.due_slots(kind text, now timestamptz) returns setof integer
 language sql
@@ -224,40 +226,67 @@ volatile
 as $$
 #variable_conflict use_column
 declare
+    c_start constant bigint := -9223372036854775808;
+    v_from constant bigint := pg_sequence_last_value('app_jobs.moved_to');
+    v_keys bigint[];
+    v_last bigint;
     v_lines text[];
     v_tasks text[];
 begin
-    -- Each line and task that has parked jobs, once. The lines of seats come before '$'.
-    with recursive stream_line(line, task) as (
+    -- Each line and task that has parked jobs, once, in the order of the lines' keys from where the
+    -- last call ended: with very many lines they take turns. The lines of seats come before '$'.
+    with recursive waiting(key, line, task) as (
         (
-            select s.line, s.task_identifier from app_jobs.streams as s
-            where s.line > '$'
-            order by s.line, s.task_identifier limit 1
+            select app_jobs.lock_key('queue', s.line), s.line, s.task_identifier
+            from app_jobs.streams as s
+            where s.line > '$' and app_jobs.lock_key('queue', s.line) > v_from
+            order by app_jobs.lock_key('queue', s.line), s.task_identifier
+            limit 1
         )
         union all
-        select n.line, n.task_identifier
-        from stream_line as l
+        select n.key, n.line, n.task
+        from waiting as w
         cross join lateral (
-            select s.line, s.task_identifier from app_jobs.streams as s
-            where (s.line, s.task_identifier) > (l.line, l.task)
-            order by s.line, s.task_identifier limit 1
+            select app_jobs.lock_key('queue', s.line) as key, s.line, s.task_identifier as task
+            from app_jobs.streams as s
+            where
+                s.line > '$'
+                and (app_jobs.lock_key('queue', s.line), s.task_identifier) > (w.key, w.task)
+            order by app_jobs.lock_key('queue', s.line), s.task_identifier
+            limit 1
         ) as n
     ),
 
+    closed as materialized (
+        select w.key, w.line, w.task from waiting as w limit move_queues.most
+    ),
+
     parked as (
-        select l.line, l.task from stream_line as l
+        select c.line, c.task from closed as c
         union
-        select j.line, j.task_identifier
-        from app_jobs.open_slots as o
-        cross join lateral (
-            select distinct p.line, p.task_identifier
-            from app_jobs.jobs as p
-            where p.slot = o.slot and p.line > ''
-        ) as j
+        (
+            select j.line, j.task_identifier
+            from app_jobs.open_slots as o
+            cross join lateral (
+                select distinct p.line, p.task_identifier
+                from app_jobs.jobs as p
+                where p.slot = o.slot and p.line > ''
+            ) as j
+            order by random()
+            limit move_queues.most
+        )
     )
 
-    select array_agg(p.line), array_agg(p.task) into v_lines, v_tasks
-    from (select m.line, m.task from parked as m order by random() limit move_queues.most) as p;
+    select array_agg(p.line), array_agg(p.task), (select array_agg(c.key) from closed as c)
+    into v_lines, v_tasks, v_keys
+    from parked as p;
+
+    -- The next call goes on behind the last line of which all tasks were met, or from the start.
+    v_last := v_keys[move_queues.most];
+    v_last := coalesce(
+        (select max(k.key) from unnest(v_keys) as k(key) where k.key < v_last), v_last
+    );
+    perform setval('app_jobs.moved_to', coalesce(v_last, c_start));
     return app_jobs.advance_queues(v_lines, v_tasks, false);
 end;
 $$;
@@ -505,6 +534,7 @@ set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
+    c_queues constant integer := 250;
     v_now constant timestamptz := clock_timestamp();
 begin
     perform setval('app_jobs.ticked_at', (extract(epoch from v_now) * 1000)::bigint);
@@ -524,7 +554,7 @@ begin
     closed := app_jobs.turn_slots();
     made_ready := app_jobs.make_due_ready(null, most);
     expired := app_jobs.end_expired_leases(most);
-    moved := app_jobs.move_queues(most);
+    moved := app_jobs.move_queues(least(most, c_queues));
     pruned := app_jobs.prune_finished(most);
     perform app_jobs.count_idle();
     perform app_jobs.count_again(4);
@@ -613,6 +643,7 @@ grant execute on function app_jobs.sweep() to app_jobs_operator;
 comment on sequence app_jobs.ticked_at is 'When tick() last ran, or get_jobs() in its place: milliseconds since 1970.';
 comment on sequence app_jobs.swept_at is 'When sweep() last ran: seconds since 1970.';
 comment on sequence app_jobs.pruned_to is 'Up to which keep_until finished_jobs is pruned: seconds since 1970.';
+comment on sequence app_jobs.moved_to is 'Up to which lock key of a queue''s line move_queues() has come.';
 comment on function app_jobs.due_slots(text, timestamptz) is
 'List the slots in which something may be due: the open ones, and those whose alarm has gone off.
 
@@ -645,7 +676,8 @@ internal; READ COMMITTED only.';
 comment on function app_jobs.move_queues(integer) is
 'Let queues move on that have a free seat and a parked job: what others had to skip.
 
-most  queues at most
+most  queues and tasks at most of those parked in open slots, and as many in closed ones, where they
+      take turns
 
 Returns: jobs made ready. Locks: queues, trying only. Roles: internal; READ COMMITTED only.';
 comment on function app_jobs.sweep() is

@@ -15,6 +15,7 @@ drop function app_jobs.end_expired_leases(integer);
 drop function app_jobs.end_leases(tid[]);
 drop function app_jobs.make_due_ready(text[], integer);
 drop function app_jobs.due_slots(text, timestamptz);
+drop sequence app_jobs.moved_to;
 drop sequence app_jobs.pruned_to;
 drop sequence app_jobs.swept_at;
 drop sequence app_jobs.ticked_at;

@@ -28,6 +28,7 @@ begin
         'streams.id bigint not null',
         'constraint streams_pkey',
         'index streams_order',
+        'index streams_parked',
         'streams for nobody',
         'alarms.slot integer not null',
         'alarms.kind text not null',

@@ -14,7 +14,8 @@ begin
     from unnest(array[
         'ticked_at for nobody',
         'swept_at for nobody',
-        'pruned_to for nobody'
+        'pruned_to for nobody',
+        'moved_to for nobody'
     ]) as e(part)
     where e.part not in (
         select concat_ws(' ',

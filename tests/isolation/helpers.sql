@@ -17,6 +17,7 @@ begin
     perform setval('app_jobs.slot_number', 1);
     perform setval('app_jobs.slot_current', 1);
     perform setval('app_jobs.activity', 0);
+    perform setval('app_jobs.moved_to', -9223372036854775808);
     perform setval('app_jobs.ticked_at', 1e15::bigint);
     perform setval('app_jobs.swept_at', extract(epoch from now())::bigint);
     perform setval('app_jobs.went_idle', 1);

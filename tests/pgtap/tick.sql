@@ -187,6 +187,49 @@ select row_eq(
 );
 select is_empty('select from app_jobs.alarms where slot = -1', 'silent then');
 
+-- queues that stand still, in a closed slot: they take turns
+do $$
+begin
+    delete from app_jobs.jobs;
+    insert into app_jobs.jobs (task_identifier, queue_name, slot, line)
+    select t.task, q.name, -1, ':' || q.name
+    from generate_series(1, 9) as q(name) cross join unnest(array['t', 'u']) as t(task);
+    perform app_jobs.close_slot(-1);
+end;
+$$;
+create function pg_temp.standing() returns bigint
+language sql
+as $$
+    select count(distinct j.queue_name) from app_jobs.jobs as j
+    where not exists (
+        select from app_jobs.jobs as r where r.queue_name = j.queue_name and r.line = ''
+    )
+$$;
+select is(app_jobs.move_queues(4), 4, 'two queues at a time');
+select is(pg_temp.standing(), 7::bigint, 'the others wait');
+select from app_jobs.move_queues(4);
+select isnt(pg_temp.standing(), 7::bigint, 'for the next time');
+do $$
+begin
+    for i in 1..7 loop
+        perform app_jobs.move_queues(4);
+    end loop;
+end;
+$$;
+select is(pg_temp.standing(), 0::bigint, 'until all have had their turn');
+select is(app_jobs.move_queues(1), 0, 'then it begins anew');
+update app_jobs.jobs set line = ':' || queue_name, slot = -1;
+select app_jobs.close_slot(-1);
+do $$
+begin
+    for i in 1..19 loop
+        perform app_jobs.move_queues(1);
+    end loop;
+end;
+$$;
+select is(pg_temp.standing(), 0::bigint, 'one at a time');
+delete from app_jobs.jobs;
+
 -- pruning
 delete from app_jobs.job_errors;
 select is(setval('app_jobs.pruned_to', 0), 0::bigint, 'as after a sweep');
