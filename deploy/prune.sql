@@ -50,7 +50,7 @@ begin
         perform app_jobs.forget_finished(v_tids);
         v_count := cardinality(v_tids);
     end if;
-    raise notice 'app_jobs: % finished jobs deleted, %', v_count,
+    raise notice 'app_jobs: finished jobs deleted: %; %', v_count,
         case when v_count < prune.batch then 'none left' else 'call prune() again for more' end;
     return v_count;
 end;

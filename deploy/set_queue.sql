@@ -33,7 +33,7 @@ begin
         max_running = coalesce(set_queue.max_running, s.max_running),
         paused = coalesce(set_queue.paused, s.paused)
     returning s.* into v_queue;
-    perform app_jobs.advance_queues(array[v_line], null, true);
+    perform app_jobs.advance_queues(array[v_line], null, false);
     return v_queue;
 end;
 $$;

@@ -162,7 +162,7 @@ task  the task, 1 to 126 characters
 Returns: the task''s settings. Errors: 22004, 22023. Locks: the task''s row. Roles:
 app_jobs_operator.';
 comment on function app_jobs.resume_task(text) is
-'Let a paused task go on, at once; its jobs that are parked in queues, within a second.
+'Let a paused task go on, at once; its jobs that are parked in queues follow with tick().
 
 task  the task, 1 to 126 characters
 
