@@ -226,6 +226,37 @@ def test_blind_while_the_queue_is_locked(database: str) -> None:
         assert len(claim(connection, 1, "mine")) == 1
 
 
+PARKED = """
+with slot as (select nextval('app_jobs.slot_number')::integer as number),
+parked as (
+    insert into app_jobs.jobs (task_identifier, queue_name, line, slot)
+    select 'noop', 'q' || n, ':q' || n, s.number
+    from slot as s, generate_series(%(low)s::integer, %(high)s::integer) as n
+    returning queue_name, line
+),
+paused as (
+    insert into app_jobs.queue_settings (line, queue_name, paused)
+    select p.line, p.queue_name, true from parked as p
+)
+select s.number from slot as s
+"""
+
+
+def test_queues_take_turns(database: str) -> None:
+    """tick() with 1,000 queues that have parked jobs and cannot move, and with 10,000."""
+    figures = []
+    with connect(database) as connection:
+        for low in range(0, 10_000 * SCALE, 1000):
+            row = connection.execute(PARKED, {"low": low, "high": low + 999}).fetchone()
+            assert row is not None
+            connection.execute("select app_jobs.close_slot(%s)", row)
+            if low in (0, 10_000 * SCALE - 1000):
+                ticks(connection)
+                figures.append(max(pages(connection, MEASURED["tick"]) for _ in range(5)))
+    print("\npages of tick, few queues and many:", figures)
+    assert figures[1] <= 1.5 * figures[0]
+
+
 def test_deep(database: str) -> None:
     """Jobs of one task added in one call: the same cost at start, half and nine tenths."""
     jobs = 100_000 * SCALE
