@@ -1,7 +1,9 @@
 """app_jobs: a job queue in PostgreSQL. Producers use Client or AsyncClient, workers Worker."""
 
 from app_jobs._async_client import AsyncClient
+from app_jobs._async_delayed import AsyncDelayedTasks
 from app_jobs._client import Client
+from app_jobs._delayed import DelayedTasks
 from app_jobs._sql import (
     BatchOptions,
     Finding,
@@ -39,9 +41,11 @@ __all__ = [
     "AlreadyScheduled",
     "AppJobsError",
     "AsyncClient",
+    "AsyncDelayedTasks",
     "BadArgument",
     "BatchOptions",
     "Client",
+    "DelayedTasks",
     "Fail",
     "Finding",
     "ForeignSchema",

@@ -435,6 +435,7 @@ class _Kind:
 
     type: str
     encode: Callable[[str, Any], Any] = lambda argument, value: value
+    added_to: str = ""
 
 
 _TEXT = _Kind("text")
@@ -449,6 +450,7 @@ _OBJECTS = _Kind("json", _objects)
 _SCHEDULE = _Kind("json", _schedule)
 _MOMENT = _Kind("timestamptz", _moment)
 _DURATION = _Kind("interval", _duration)
+_FROM_NOW = _Kind("interval", _duration, "pg_catalog.clock_timestamp() + ")
 _TEXTS = _Kind("text[]", lambda argument, value: None if value is None else list(value))
 _BIGINTS = _Kind("bigint[]", _int_array)
 _INTEGERS = _Kind("integer[]", _int_array)
@@ -470,7 +472,8 @@ class Function(Generic[T]):
     def query(self, schema: str) -> str:
         """Return the statement, with a named placeholder per argument."""
         arguments = ", ".join(
-            f"{name} => %({name})s::{kind.type}" for name, kind in self.arguments.items()
+            f"{name} => {kind.added_to}%({name})s::{kind.type}"
+            for name, kind in self.arguments.items()
         )
         return f"select {self.columns} from {quoted(schema)}.{self.name}({arguments})"
 
@@ -739,6 +742,11 @@ TICK_SECONDS: Function[float | None] = Function(
     {},
     _only_value,
     "extract(epoch from next_due_at - pg_catalog.clock_timestamp())::double precision",
+)
+
+# What DelayedTasks asks for in a form of its own: a time by the database's clock.
+ADD_JOB_FROM_NOW = Function(
+    "add_job", {**ADD_JOB.arguments, "run_at": _FROM_NOW}, _the_job, JOB_COLUMNS
 )
 
 

@@ -1,0 +1,156 @@
+"""The examples run, against a real server and a real Redis; the README shows them as they are."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import psycopg
+import pytest
+from redis import Redis
+
+from app_jobs import Client, Tasks, Worker
+
+Running = Callable[..., AbstractContextManager[Worker]]
+Until = Callable[[str], None]
+Connection = psycopg.Connection[Any]
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "python-client/examples"
+NO_JOBS = "not exists (select from app_jobs.jobs)"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def redis_url(tmp_path: Path) -> Iterator[str]:
+    """The URL of a Redis server of our own, on a Unix socket."""
+    socket = tmp_path / "redis"
+    options = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(tmp_path)]
+    with subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL) as server:
+        try:
+            for _ in range(1000):
+                if socket.exists() and Redis(unix_socket_path=str(socket)).ping():
+                    break
+                time.sleep(0.01)
+            yield f"unix://{socket}"
+        finally:
+            server.terminate()
+
+
+def test_delayed_tasks_through_redis(empty_database: str, redis_url: str) -> None:
+    environment = os.environ | {"DATABASE_URL": empty_database, "REDIS_URL": redis_url}
+    rq = Path(sys.executable).with_name("rq")
+    with subprocess.Popen(
+        [rq, "worker", "--quiet", "--url", redis_url, "reminders"],
+        cwd=EXAMPLES,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as outside:
+        try:
+            done = subprocess.run(
+                [sys.executable, "delayed_tasks.py"],
+                cwd=EXAMPLES,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+        finally:
+            outside.terminate()
+        assert done.returncode == 0, done.stderr
+        assert outside.stdout and "Ada: tea" in outside.stdout.read()
+    assert re.match(r"reminder (\d+) is created\n(.*\n)*reminder \1 is completed\n$", done.stdout)
+
+
+def test_a_payment_is_made_once(
+    client: Client,
+    connection: Connection,
+    tasks: Tasks,
+    running: Running,
+    until: Until,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    example = load("effects")
+    happened: list[str] = []
+
+    async def pay(cents: int) -> str:
+        if not happened:
+            happened.append("refused")
+            raise ConnectionRefusedError
+        happened.append("charged")
+        return f"receipt over {cents} cents"
+
+    async def mail(order: int, receipt: str) -> None:
+        if happened[-1] == "charged":
+            happened.append("not mailed")
+            raise ConnectionResetError
+        happened.append(f"mailed: {receipt}")
+
+    monkeypatch.setattr(example, "pay", pay)
+    monkeypatch.setattr(example, "mail", mail)
+    tasks.task("charge")(example.charge)
+    connection.execute(
+        """
+        insert into app_jobs.tasks (task_identifier, backoff)
+        values ('charge', '{"type": "constant", "base": "1 ms"}')
+        """
+    )
+    client.add_job(identifier="charge", payload={"order": 7, "cents": 1250})
+    with running():
+        until(NO_JOBS)
+    assert happened == ["refused", "charged", "not mailed", "mailed: receipt over 1250 cents"]
+
+
+def test_a_transfer_happens_with_the_end_of_its_job(
+    client: Client, connection: Connection, tasks: Tasks, running: Running, until: Until
+) -> None:
+    connection.execute(
+        """
+        create table accounts (id int primary key, cents int not null check (cents >= 0));
+        insert into accounts values (1, 500), (2, 0);
+        insert into app_jobs.tasks (task_identifier, keep_completed, max_attempts)
+        values ('transfer', '1 day', 1)
+        """
+    )
+    tasks.task("transfer")(load("effects").transfer)
+    payload = {"source": 1, "target": 2, "cents": 300}
+    ids = client.add_jobs(identifier="transfer", payloads=[payload, payload])
+    with running():
+        until(NO_JOBS)
+    accounts = connection.execute("select cents from accounts order by id").fetchall()
+    assert accounts == [(200,), (300,)]
+    ended = [job for job in map(client.job_details, ids) if job is not None]
+    # the one that came second would have overdrawn the account
+    assert sorted((job.state, job.result) for job in ended) == [
+        ("completed", {"moved": 300}),
+        ("failed", None),
+    ]
+
+
+@pytest.mark.parametrize("section", ["Delayed tasks", "Effects that happen once"])
+def test_the_readme_shows_the_examples(section: str) -> None:
+    text = (ROOT / "README.md").read_text().split(f"## {section}\n")[1].split("\n## ")[0]
+    code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert code
+    examples = [path.read_text() for path in EXAMPLES.glob("*.py")]
+    for block in code:
+        for part in block.split("\n\n"):
+            assert any(part.strip("\n") in example for example in examples), part
