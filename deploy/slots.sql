@@ -39,7 +39,7 @@ create table app_jobs.alarms (
     kind text collate "C" not null,
     due_at timestamptz not null,
     constraint alarms_pkey primary key (slot, kind),
-    constraint alarms_kind_known check (kind in ('run', 'lease'))
+    constraint alarms_kind_known check (kind in ('run', 'lease', 'schedule'))
 );
 create index alarms_due on app_jobs.alarms (kind, due_at);
 
@@ -132,6 +132,11 @@ begin
     select close_slot.slot, 'lease', min(j.lease_expires_at)
     from app_jobs.jobs as j
     where j.slot = close_slot.slot and j.lease_expires_at is not null
+    having count(*) > 0
+    union all
+    select close_slot.slot, 'schedule', min(s.due_at)
+    from app_jobs.scheduled_jobs as s
+    where s.slot = close_slot.slot and s.due_at is not null
     having count(*) > 0;
 
     perform app_jobs.note_counts(array(
@@ -231,8 +236,8 @@ comment on index app_jobs.streams_parked is 'For queues with parked jobs to take
 comment on table app_jobs.alarms is
 'What falls due in closed slots: nothing before due_at.';
 comment on column app_jobs.alarms.slot is 'A closed slot.';
-comment on column app_jobs.alarms.kind is 'run: scheduled jobs; lease: leases that end.';
-comment on column app_jobs.alarms.due_at is 'Lower bound of run_at or lease_expires_at.';
+comment on column app_jobs.alarms.kind is 'run: scheduled jobs; lease: leases that end; schedule: schedules.';
+comment on column app_jobs.alarms.due_at is 'Lower bound of run_at, lease_expires_at or scheduled_jobs.due_at.';
 comment on index app_jobs.alarms_due is 'To find what is due.';
 comment on function app_jobs.lock_key(text, text) is
 'Make the key of an advisory lock: 64 bits, so that two installations and the application do not

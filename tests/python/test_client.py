@@ -15,6 +15,7 @@ import pytest
 import app_jobs
 from app_jobs import AsyncClient, Client, QueueSettings, RawJson, TaskSettings, _sql
 from app_jobs.errors import (
+    AlreadyScheduled,
     BadArgument,
     InDoubt,
     KeyInUse,
@@ -418,6 +419,66 @@ def test_bad_arguments_of_workers(client: Client) -> None:
         with pytest.raises(BadArgument) as caught:
             call()
         assert caught.value.hint
+
+
+def test_add_scheduled_job_keeps_every_argument(client: Client) -> None:
+    rule = {"every": "1 hour"}
+    schedule = client.add_scheduled_job(
+        TENANT,
+        "report",
+        {"to": ["ä"]},
+        rule,
+        job_key="nightly",
+        queue_name="queue",
+        max_attempts=3,
+        priority=-2,
+        time_zone="Europe/Berlin",
+        missed="all",
+        attributes={"a": 1},
+        overlap="skip",
+    )
+    assert (schedule.database_id, schedule.task_identifier, schedule.payload) == (
+        TENANT,
+        "report",
+        {"to": ["ä"]},
+    )
+    assert (schedule.schedule_info, schedule.key, schedule.time_zone) == (
+        rule,
+        "nightly",
+        "Europe/Berlin",
+    )
+    assert (schedule.queue_name, schedule.max_attempts, schedule.priority) == ("queue", 3, -2)
+    assert (schedule.missed, schedule.overlap, schedule.attributes) == ("all", "skip", {"a": 1})
+    assert (schedule.paused, schedule.locked_by, schedule.last_scheduled) == (False, None, None)
+    assert schedule.next_run_at is not None
+    assert schedule.next_run_at > datetime.now(timezone.utc)
+    other = client.add_scheduled_job(identifier="other", schedule_info=rule)
+    assert client.list_scheduled_jobs() == [schedule, other]
+    assert client.list_scheduled_jobs("night") == [schedule]
+    with pytest.raises(BadArgument, match="missed"):
+        client.add_scheduled_job(identifier="report", schedule_info=rule, missed="never")
+
+
+def test_due_schedules_and_schedulers_outside(
+    client: Client, connection: psycopg.Connection[Any]
+) -> None:
+    schedule = client.add_scheduled_job(identifier="report", schedule_info={"every": "1 hour"})
+    assert client.run_due_schedules() == []
+    connection.execute("update app_jobs.scheduled_jobs set next_run_at = now()")
+    (job,) = client.run_due_schedules()
+    assert job.attributes == {"schedule": {"id": schedule.id, "due_at": job.run_at.isoformat()}}
+    with pytest.raises(AlreadyScheduled):
+        client.run_scheduled_job(schedule.id)
+    assert client.get_scheduled_job("outside", ["other"]) is None
+    taken = client.get_scheduled_job("outside")
+    assert taken is not None
+    assert (taken.id, taken.locked_by) == (schedule.id, "outside")
+    assert client.get_scheduled_job("outside") is None
+    connection.execute("delete from app_jobs.jobs")
+    assert client.run_scheduled_job(schedule.id).task_identifier == "report"
+    assert client.release_scheduled_jobs("outside", [schedule.id]) == [schedule.id]
+    with pytest.raises(UnknownJob):
+        client.run_scheduled_job(-1)
 
 
 def test_a_missing_right(database: str, connection: psycopg.Connection[Any]) -> None:

@@ -16,6 +16,7 @@ from app_jobs._sql import (
     Once,
     QueueSettings,
     RawJson,
+    ScheduledJob,
     TaskSettings,
     Tick,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "Once",
     "QueueSettings",
     "RawJson",
+    "ScheduledJob",
     "SchemaMissing",
     "SchemaTooNew",
     "SchemaTooOld",

@@ -25,6 +25,7 @@ from app_jobs._sql import (
     Metric,
     Once,
     QueueSettings,
+    ScheduledJob,
     TaskSettings,
     Tick,
 )
@@ -597,10 +598,117 @@ class AsyncClient:
         """Delete a job, live or finished, with all that is known of it."""
         return await self._call(_sql.DELETE_JOB, connection, job_id=job_id)
 
+    # --- schedules ---
+
+    async def add_scheduled_job(
+        self,
+        db_id: uuid.UUID | str | None = None,
+        identifier: str | None = None,
+        payload: Any = None,
+        schedule_info: Mapping[str, Any] | None = None,
+        job_key: str | None = None,
+        queue_name: str | None = None,
+        max_attempts: int | None = None,
+        priority: int = 0,
+        time_zone: str = "UTC",
+        missed: str = "once",
+        attributes: Mapping[str, Any] | None = None,
+        overlap: str = "allow",
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> ScheduledJob:
+        """Add a schedule and return it; with a `job_key`, change the one that has the key.
+
+        `schedule_info` says when: {"rule": "0 2 * * *"}, {"every": "15 minutes"}, {"hour": 2}, or
+        {"at": "2030-01-01T00:00:00Z"}. `missed` is "skip", "once" or "all"; `overlap` is "allow" or
+        "skip". Saying the same again changes nothing.
+        """
+        return await self._call(
+            _sql.ADD_SCHEDULED_JOB,
+            connection,
+            db_id=db_id,
+            identifier=identifier,
+            payload=payload,
+            schedule_info=schedule_info,
+            job_key=job_key,
+            queue_name=queue_name,
+            max_attempts=max_attempts,
+            priority=priority,
+            time_zone=time_zone,
+            missed=missed,
+            attributes=attributes,
+            overlap=overlap,
+        )
+
+    async def list_scheduled_jobs(
+        self, key_prefix: str | None = None, *, connection: AsyncConnection[Any] | None = None
+    ) -> list[ScheduledJob]:
+        """Return the schedules whose key begins so (None: all), by id."""
+        return await self._call(_sql.LIST_SCHEDULED_JOBS, connection, key_prefix=key_prefix)
+
+    async def run_due_schedules(
+        self, *, connection: AsyncConnection[Any] | None = None
+    ) -> list[Job]:
+        """Add the jobs of schedules that are due, and return them. Workers do it by themselves.
+
+        A bounded number per call: call it again while it returns jobs. Needs READ COMMITTED.
+        """
+        return await self._call(_sql.RUN_DUE_SCHEDULES, connection)
+
+    async def run_scheduled_job(
+        self,
+        scheduled_job_id: int,
+        job_expiry: timedelta = HOUR,
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> Job:
+        """Add a job of a schedule now and return it.
+
+        AlreadyScheduled (JQ004) if its last job still waits or runs; one that has been held for
+        longer than `job_expiry` counts as dead.
+        """
+        return await self._call(
+            _sql.RUN_SCHEDULED_JOB,
+            connection,
+            scheduled_job_id=scheduled_job_id,
+            job_expiry=job_expiry,
+        )
+
+    async def get_scheduled_job(
+        self,
+        worker_id: str,
+        task_identifiers: Sequence[str] | None = None,
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> ScheduledJob | None:
+        """Take a schedule for a minute, for a scheduler of your own; None if there is none to take.
+
+        Call it every 20 seconds or so until it returns None: it also returns what you have held for
+        half a minute, taken again. Run its jobs with run_scheduled_job().
+        """
+        return await self._call(
+            _sql.GET_SCHEDULED_JOB,
+            connection,
+            worker_id=worker_id,
+            task_identifiers=task_identifiers,
+        )
+
+    async def release_scheduled_jobs(
+        self,
+        worker_id: str,
+        ids: Sequence[int] | None = None,
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> list[int]:
+        """Give back schedules (None: all that this scheduler holds); return their ids."""
+        return await self._call(
+            _sql.RELEASE_SCHEDULED_JOBS, connection, worker_id=worker_id, ids=ids
+        )
+
     # --- housekeeping ---
 
     async def tick(self, *, connection: AsyncConnection[Any] | None = None) -> Tick:
-        """Do a bounded piece of housekeeping: due jobs, ended leases, waiting queues, pruning.
+        """Do a bounded piece of housekeeping: what is due, ended leases, waiting queues, pruning.
 
         Needs the isolation level READ COMMITTED.
         """

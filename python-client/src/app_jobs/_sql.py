@@ -96,6 +96,31 @@ class Once(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class ScheduledJob:
+    """A row of `scheduled_jobs`: a rule that adds jobs. JSON is decoded."""
+
+    id: int
+    database_id: uuid.UUID | None
+    queue_name: str | None
+    task_identifier: str
+    payload: Any
+    attributes: dict[str, Any]
+    priority: int
+    max_attempts: int | None
+    key: str | None
+    schedule_info: dict[str, Any]
+    time_zone: str
+    missed: str
+    overlap: str
+    paused: bool
+    locked_at: datetime | None
+    locked_by: str | None
+    last_scheduled: datetime | None
+    last_scheduled_id: int | None
+    next_run_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """What tick() did, in numbers of jobs or slots, and when the next scheduled job is due."""
 
@@ -231,6 +256,12 @@ _QUEUE_FIELDS = [field.name for field in fields(QueueSettings)]
 _TASK_FIELDS = [field.name for field in fields(TaskSettings)]
 _MOMENT_INDEXES = [_FIELDS.index(name) for name in _MOMENTS]
 
+_SCHEDULE_FIELDS = [field.name for field in fields(ScheduledJob)]
+_SCHEDULE_JSON = ("payload", "attributes", "schedule_info")
+SCHEDULE_COLUMNS = ", ".join(
+    f"{name}::text" if name in _SCHEDULE_JSON else name for name in _SCHEDULE_FIELDS
+)
+
 
 # --- what comes out ------------------------------------------------------------------------------
 
@@ -262,6 +293,20 @@ def claimed_job(row: Row) -> Job:
         if row[index] is not None:
             values[index] = datetime.fromtimestamp(row[index], timezone.utc)
     return job(tuple(values))
+
+
+def scheduled_job(row: Row) -> ScheduledJob:
+    """Decode a row of SCHEDULE_COLUMNS."""
+    return ScheduledJob(
+        *(
+            from_json(value) if name in _SCHEDULE_JSON else value
+            for name, value in zip(_SCHEDULE_FIELDS, row, strict=True)
+        )
+    )
+
+
+def _one_scheduled_job(rows: Sequence[Row]) -> ScheduledJob | None:
+    return scheduled_job(rows[0]) if rows[0][0] is not None else None
 
 
 def _one_job(rows: Sequence[Row]) -> Job | None:
@@ -627,6 +672,47 @@ MOVE_JOB_TO_FAILED: Function[bool] = Function(
     "move_job_to_failed", {"job_id": _BIGINT, "delete_on_fail": _BOOLEAN}, _only_value
 )
 DELETE_JOB: Function[bool] = Function("delete_job", {"job_id": _BIGINT}, _only_value)
+ADD_SCHEDULED_JOB = Function(
+    "add_scheduled_job",
+    {
+        "db_id": _UUID,
+        "identifier": _TEXT,
+        "payload": _JSON,
+        "schedule_info": _SCHEDULE,
+        "job_key": _TEXT,
+        "queue_name": _TEXT,
+        "max_attempts": _INTEGER,
+        "priority": _INTEGER,
+        "time_zone": _TEXT,
+        "missed": _TEXT,
+        "attributes": _JSONB,
+        "overlap": _TEXT,
+    },
+    lambda rows: scheduled_job(rows[0]),
+    SCHEDULE_COLUMNS,
+)
+LIST_SCHEDULED_JOBS = Function(
+    "list_scheduled_jobs",
+    {"key_prefix": _TEXT},
+    lambda rows: [scheduled_job(row) for row in rows],
+    SCHEDULE_COLUMNS,
+)
+RUN_DUE_SCHEDULES = Function("run_due_schedules", {}, _jobs, JOB_COLUMNS)
+RUN_SCHEDULED_JOB = Function(
+    "run_scheduled_job",
+    {"scheduled_job_id": _BIGINT, "job_expiry": _DURATION},
+    _the_job,
+    JOB_COLUMNS,
+)
+GET_SCHEDULED_JOB = Function(
+    "get_scheduled_job",
+    {"worker_id": _TEXT, "task_identifiers": _TEXTS},
+    _one_scheduled_job,
+    SCHEDULE_COLUMNS,
+)
+RELEASE_SCHEDULED_JOBS = Function(
+    "release_scheduled_jobs", {"worker_id": _TEXT, "ids": _BIGINTS}, _first_of_each
+)
 TICK = Function(
     "tick",
     {},
@@ -715,6 +801,12 @@ FUNCTIONS: tuple[Function[Any], ...] = (
     MOVE_JOB_TO_DONE,
     MOVE_JOB_TO_FAILED,
     DELETE_JOB,
+    ADD_SCHEDULED_JOB,
+    LIST_SCHEDULED_JOBS,
+    RUN_DUE_SCHEDULES,
+    RUN_SCHEDULED_JOB,
+    GET_SCHEDULED_JOB,
+    RELEASE_SCHEDULED_JOBS,
     TICK,
     COMPLETE_JOBS_BY_ID,
     PERMANENTLY_FAIL_JOBS,
