@@ -1,5 +1,5 @@
 -- Deploy app_jobs:tick to pg
--- requires: cancel_job
+-- requires: run_schedules
 
 begin;
 
@@ -323,8 +323,8 @@ begin
         perform setval('app_jobs.activity', 0);
     end if;
 
-    -- Each slot that holds jobs must be listed: closed, with bounds, or else open. Slot after slot,
-    -- by index.
+    -- Each slot that holds jobs or schedules must be listed: closed, with bounds, or else open.
+    -- Slot after slot, by index.
     with recursive waiting(slot) as (
         (select j.slot from app_jobs.jobs as j where j.line is not null order by j.slot limit 1)
         union all
@@ -371,6 +371,19 @@ begin
         from seated as s where s.slot is not null
     ),
 
+    planned(slot) as (
+        (
+            select s.slot from app_jobs.scheduled_jobs as s
+            where s.due_at is not null order by s.slot limit 1
+        )
+        union all
+        select (
+            select s.slot from app_jobs.scheduled_jobs as s
+            where s.due_at is not null and s.slot > p.slot order by s.slot limit 1
+        )
+        from planned as p where p.slot is not null
+    ),
+
     -- scalar subqueries: slot by slot, whatever the statistics say
     unlisted as (
         select w.slot from waiting as w
@@ -394,6 +407,11 @@ begin
             select s.slot from app_jobs.streams as s
             where s.slot = t.slot and s.line like '#%' limit 1
         ) is null
+        union
+        select p.slot from planned as p
+        where (
+            select a.slot from app_jobs.alarms as a where a.slot = p.slot and a.kind = 'schedule'
+        ) is null
     ),
 
     used as (
@@ -404,6 +422,8 @@ begin
         select l.slot from leased as l
         union all
         select t.slot from seated as t
+        union all
+        select p.slot from planned as p
     )
 
     select (select max(u.slot) from used as u), array_agg(n.slot)
@@ -535,6 +555,8 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
     c_queues constant integer := 250;
+    -- no more, so that several workers share what is due at once
+    c_schedules constant integer := 100;
     v_now constant timestamptz := clock_timestamp();
 begin
     perform setval('app_jobs.ticked_at', (extract(epoch from v_now) * 1000)::bigint);
@@ -552,6 +574,7 @@ begin
         end if;
     end if;
     closed := app_jobs.turn_slots();
+    perform app_jobs.fire_schedules(least(most, c_schedules));
     made_ready := app_jobs.make_due_ready(null, most);
     expired := app_jobs.end_expired_leases(most);
     moved := app_jobs.move_queues(least(most, c_queues));
@@ -622,6 +645,8 @@ begin
             order by j.run_at
             limit 1
         ) as h
+        union all
+        select app_jobs.next_schedule_at(v_now)
     ) as d;
 end;
 $$;
@@ -681,8 +706,8 @@ most  queues and tasks at most of those parked in open slots, and as many in clo
 
 Returns: jobs made ready. Locks: queues, trying only. Roles: internal; READ COMMITTED only.';
 comment on function app_jobs.sweep() is
-'Repair the sequences and list any slot that holds jobs and is not listed: after a restore or a
-failover, and hourly.
+'Repair the sequences and list any slot that holds jobs or schedules and is not listed: after a
+restore or a failover, and hourly.
 
 Returns: slots listed; 0 in a healthy database. Roles: app_jobs_operator.';
 comment on function app_jobs.forget_finished(tid[]) is
@@ -709,12 +734,12 @@ most  jobs at most in each step
 Returns: what was done, in jobs, slots and rows. Locks: see the steps; never waits. Roles:
 internal; READ COMMITTED only.';
 comment on function app_jobs.tick() is
-'Keep house: open and close slots, make due jobs ready, end expired leases, move queues on, prune.
-Any worker, pg_cron or a shell may call it at any time. get_jobs() does the same if nobody has for
-a second.
+'Keep house: open and close slots, run due schedules, make due jobs ready, end expired leases, move
+queues on, prune. Any worker, pg_cron or a shell may call it at any time. get_jobs() does the same
+if nobody has for a second.
 
-Returns: next_due_at, when the next scheduled job is due (null: none); made_ready, expired, moved:
-jobs; closed, relisted: slots; pruned: rows of finished_jobs. Errors: JQ002 at another level than
+Returns: next_due_at, when the next scheduled job or schedule is due (null: none); made_ready,
+expired, moved: jobs; closed, relisted: slots; pruned: rows of finished_jobs. Errors: JQ002 at another level than
 READ COMMITTED. Locks: rows and queues, skipping locked ones. Roles: app_jobs_worker.';
 
 commit;

@@ -228,6 +228,29 @@ begin
 end;
 $$;
 select is(pg_temp.standing(), 0::bigint, 'one at a time');
+-- schedules
+delete from app_jobs.jobs;
+insert into app_jobs.scheduled_jobs (task_identifier, schedule_info, next_run_at) values
+('scheduled', '{"every": "1 h"}', now() - interval '1 s');
+select is(
+    (app_jobs.tick()).next_due_at, app_jobs.next_run_at('{"every": "1 h"}', clock_timestamp()),
+    'when the next schedule is due'
+);
+select results_eq(
+    'select task_identifier from app_jobs.jobs', array['scheduled' collate "C"],
+    'this one was due'
+);
+update app_jobs.scheduled_jobs set next_run_at = now();
+delete from app_jobs.jobs;
+select is(setval('app_jobs.ticked_at', 0), 0::bigint, 'nobody has kept house for long');
+select is(
+    (app_jobs.get_job('w')).task_identifier, 'scheduled' collate "C", 'a claim sees to it, too'
+);
+alter table app_jobs.scheduled_jobs disable trigger scheduled_jobs_place;
+update app_jobs.scheduled_jobs set slot = 8005;
+alter table app_jobs.scheduled_jobs enable trigger scheduled_jobs_place;
+select is(app_jobs.sweep(), 1, 'a slot with a schedule that nobody knows is listed');
+delete from app_jobs.scheduled_jobs;
 delete from app_jobs.jobs;
 
 -- pruning
