@@ -285,3 +285,74 @@ def test_one_of_fifty_tasks(database: str) -> None:
         figure = min(pages(connection, statement) for _ in range(3))
         print("\npages of get_job, one task of fifty:", figure)
         assert figure <= 300
+
+
+SCHEDULES = """
+    insert into app_jobs.scheduled_jobs (task_identifier, schedule_info, next_run_at)
+    select 'noop', '{{"every": "1 hour"}}', {}
+    from generate_series(1, {}) as n
+"""
+
+
+def schedules(connection: Connection, number: int, next_run_at: str) -> None:
+    connection.execute(SCHEDULES.format(next_run_at, number))
+
+
+@pytest.mark.parametrize("added", ["at-once", "one-by-one"])
+def test_schedules_that_are_due(database: str, added: str) -> None:
+    """Due schedules cost some 20 pages each, job included, and nothing for those that wait."""
+    waiting = 10_000 * SCALE
+    statement = "select app_jobs.run_due_schedules()"
+
+    def least() -> int:
+        return min(pages(connection, statement) for _ in range(3))
+
+    later = "now() + interval '1 hour' + n * interval '1 ms'"
+    with connect(database) as connection:
+        schedules(connection, 10, later)
+        ticks(connection)
+        empty = least()
+        schedules(connection, 1, "now()")
+        alone = least()
+        if added == "at-once":
+            schedules(connection, waiting, later)
+        else:
+            for _ in range(waiting // 100):
+                with connection.transaction():
+                    schedules(connection, 100, later)
+                connection.execute("select app_jobs.turn_slots()")
+        ticks(connection)
+        schedules(connection, 1, "now()")
+        one = least()
+        schedules(connection, 99, "now()")
+        hundred = least()
+        tick = pages(connection, "select app_jobs.tick()")
+    print(
+        f"\npages of run_due_schedules: {empty} for none, {alone} for one; behind {waiting} that"
+        f" wait {one} for one, {hundred} for a hundred; tick {tick}"
+    )
+    assert one <= 2 * alone
+    assert hundred <= empty + 100 * 25
+    assert tick <= hundred + 200
+
+
+def test_schedules_under_an_old_snapshot(database: str) -> None:
+    """A look for due schedules passes none that have run before.
+
+    To run one again does: its own entries in the unique indexes stay as long as the snapshot.
+    """
+    statement = "select app_jobs.run_due_schedules()"
+    runs = 60 if FULL else 20
+    highest = [0, 0]
+    with connect(database) as connection:
+        schedules(connection, 500, "now()")
+        with old_snapshot(database):
+            for run in range(runs):
+                connection.execute("update app_jobs.scheduled_jobs set next_run_at = now()")
+                assert len(connection.execute(statement).fetchall()) == 500
+                ticks(connection, 1)
+                part = int(run >= runs // 3)
+                highest[part] = max(highest[part], pages(connection, statement))
+                complete(connection, claim(connection, 500))
+    print(f"\npages of a look, up to {500 * runs // 3} runs and after: {highest}")
+    assert highest[1] <= 1.5 * highest[0]

@@ -18,8 +18,11 @@ LARGE = {
     "alarms",
     "finished_jobs",
     "job_errors",
+LARGE = {
     "effects",
     "slot_counts",
+    "scheduled_jobs",
+}
 }
 HELD = "(select id from app_jobs.jobs where locked_by = 'w' limit 50)"
 HOT = [
@@ -31,6 +34,7 @@ HOT = [
     f"select app_jobs.complete_jobs('w', array{HELD})",
     "select app_jobs.fail_jobs('w', coalesce("
     f"(select json_agg(json_build_object('job_id', h.id)) from {HELD} as h), '[]'))",
+    "select app_jobs.run_due_schedules()",
     "select app_jobs.tick()",
     "select app_jobs.release_jobs('w')",
 ]
@@ -63,6 +67,11 @@ def test_plans(database: str, filled: str) -> None:
             "insert into app_jobs.tasks (task_identifier, keep_completed) values ('noop', '1 day')"
         )
         if filled != "empty":
+            connection.execute(
+                "insert into app_jobs.scheduled_jobs (task_identifier, schedule_info, next_run_at)"
+                """ select 'a', '{"every": "1 hour"}', now() + (n - 1) * interval '1 minute'"""
+                " from generate_series(1, 5000) as n"
+            )
             connection.execute(
                 "select count(*) from app_jobs.add_jobs("
                 "'noop', array(select '{}'::json from generate_series(1, 50000)))"
