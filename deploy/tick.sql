@@ -1,4 +1,5 @@
 -- Deploy app_jobs:tick to pg
+-- requires: cancel_job
 -- requires: run_schedules
 
 begin;

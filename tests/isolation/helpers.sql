@@ -11,7 +11,7 @@ as $$
 begin
     truncate app_jobs.jobs, app_jobs.finished_jobs, app_jobs.job_errors, app_jobs.effects,
         app_jobs.queue_settings, app_jobs.tasks, app_jobs.workers, app_jobs.streams,
-        app_jobs.alarms, app_jobs.open_slots
+        app_jobs.alarms, app_jobs.open_slots, app_jobs.scheduled_jobs
     restart identity;
     insert into app_jobs.open_slots (slot) values (1);
     perform setval('app_jobs.slot_number', 1);
@@ -78,6 +78,16 @@ begin
 end;
 $$;
 
+-- A schedule that is due now, or later, and then not for long.
+create procedure spec.schedule(
+    task_identifier text, next_run_at timestamptz default now() - interval '1 second'
+)
+language sql
+as $$
+    insert into app_jobs.scheduled_jobs (task_identifier, schedule_info, next_run_at)
+    values (schedule.task_identifier, '{"every": "100 days"}', schedule.next_run_at)
+$$;
+
 create procedure spec.claim(worker_id text, jobs integer default 1)
 language sql
 as $$
@@ -117,7 +127,7 @@ select o.slot, o.slot = c.last_value as current
 from app_jobs.open_slots as o, app_jobs.slot_current as c
 order by o.slot;
 
--- Jobs that stand where nobody would ever look for them. There must be none, ever.
+-- Jobs and schedules that stand where nobody would ever look for them. There must be none, ever.
 create view spec.lost as
 select j.id
 from app_jobs.jobs as j
@@ -144,4 +154,13 @@ where
                 s.slot = j.slot
                 and s.line = app_jobs.seat_line(app_jobs.queue_line(j.database_id, j.queue_name))
         )
+    )
+union all
+select d.id
+from app_jobs.scheduled_jobs as d
+where
+    d.slot not in (select o.slot from app_jobs.open_slots as o)
+    and not exists (
+        select from app_jobs.alarms as a
+        where a.slot = d.slot and a.kind = 'schedule' and a.due_at <= d.due_at
     );

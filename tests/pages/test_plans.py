@@ -18,11 +18,9 @@ LARGE = {
     "alarms",
     "finished_jobs",
     "job_errors",
-LARGE = {
     "effects",
     "slot_counts",
     "scheduled_jobs",
-}
 }
 HELD = "(select id from app_jobs.jobs where locked_by = 'w' limit 50)"
 HOT = [
