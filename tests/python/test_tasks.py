@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,6 +12,11 @@ import pytest
 import app_jobs
 from app_jobs import JobContext, Tasks
 from app_jobs.errors import BadArgument
+
+
+@dataclass
+class Range:
+    days: int
 
 
 class FakeContext:
@@ -96,3 +103,51 @@ def test_names() -> None:
             tasks.task(name)(lambda: None)
     with pytest.raises(TypeError, match="write @tasks"):
         tasks.task(lambda: None)  # type: ignore[arg-type]
+
+
+def test_schedules_are_declared_with_a_task_or_beside_it() -> None:
+    tasks = Tasks("billing")
+
+    @tasks.task("report", cron="0 2 * * *", tz="Europe/Berlin", payload=Range(1))
+    def report(payload: Range) -> None: ...
+
+    @tasks.task(every=timedelta(minutes=5), missed="all", overlap="skip")
+    def poll() -> None: ...
+
+    tasks.schedule(
+        "report", key="weekly", schedule={"dayOfWeek": 1, "hour": 3, "minute": 0}, payload=Range(7)
+    )
+    assert {
+        key: (s["identifier"], s["schedule_info"], s["payload"], s["time_zone"], s["job_key"])
+        for key, s in tasks.schedules.items()
+    } == {
+        "billing:report": (
+            "report",
+            {"rule": "0 2 * * *"},
+            '{"days":1}',
+            "Europe/Berlin",
+            "billing:report",
+        ),
+        "billing:poll": ("poll", {"every": timedelta(minutes=5)}, None, "UTC", "billing:poll"),
+        "billing:weekly": (
+            "report",
+            {"dayOfWeek": 1, "hour": 3, "minute": 0},
+            '{"days":7}',
+            "UTC",
+            "billing:weekly",
+        ),
+    }
+    poll_options = tasks.schedules["billing:poll"]
+    assert (poll_options["missed"], poll_options["overlap"]) == ("all", "skip")
+    report(Range(1))
+
+    with pytest.raises(ValueError, match="give this one a key"):
+        tasks.schedule("poll", cron="0 2 * * *")
+    with pytest.raises(ValueError, match="no handler"):
+        tasks.schedule("unknown", cron="0 2 * * *")
+    with pytest.raises(BadArgument, match="days"):
+        tasks.schedule("report", key="bad", cron="0 2 * * *", payload={"days": "x"})
+    for rules in ({}, {"cron": "0 2 * * *", "every": "1 day"}):
+        with pytest.raises(BadArgument, match=f"{len(rules)} rules"):
+            tasks.schedule("poll", key="more", **rules)  # type: ignore[arg-type]
+    assert len(tasks.schedules) == 3

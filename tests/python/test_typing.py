@@ -115,6 +115,24 @@ def mixed(client: Client, connection: psycopg.AsyncConnection[Any]) -> None:
     send_email.enqueue(client, email, connection=connection)  # E: Cannot infer
 
 
+@tasks.task("nightly", cron="0 2 * * *", tz="Europe/Berlin", payload=note, overlap="skip")
+def nightly(payload: Note) -> None: ...
+
+
+tasks.schedule("nightly", key="often", every="5 minutes", payload=note, missed="all")
+tasks.schedule("nightly", cron=5)  # E: expected "str | None"
+tasks.schedule("nightly", every=5)  # E: expected "timedelta | str | None"
+nightly(note)
+
+
+@tasks.task("often", crn="0 2 * * *")  # E: Unexpected keyword argument "crn"
+def often() -> None: ...
+
+
+@tasks.task("seldom", cron="0 2 * * *", missed="never")  # E: "Literal['never']"
+def seldom() -> None: ...
+
+
 @tasks.task()  # E: Argument 1
 def too_much(payload: Email, ctx: JobContext, more: int) -> None: ...
 

@@ -804,3 +804,63 @@ def test_log_records_carry_the_job_and_never_the_payload(
     assert len(records) == 2
     assert {(r.job_id, r.attempt, r.task) for r in records} == {(job.id, 1, "t")}  # type: ignore[attr-defined]
     assert "s3cret" not in caplog.text
+
+
+# --- schedules ---
+
+
+def test_declared_schedules_are_registered_and_run(
+    connection: Connection,
+    tasks: Tasks,
+    running: Running,
+    until: Until,
+    logged: Callable[[str], None],
+) -> None:
+    seen: list[Any] = []
+
+    @tasks.task("tell", every=3600 * SECOND, tz="Europe/Berlin", payload={"n": 1})
+    async def tell(payload: Any, ctx: JobContext) -> None:
+        seen.append((payload, ctx.job.attributes["schedule"]["id"]))
+
+    row = "select id, next_run_at, xmin::text from app_jobs.scheduled_jobs where key = 'tasks:tell'"
+    with running():
+        until("exists (select from app_jobs.scheduled_jobs where key = 'tasks:tell')")
+        before = connection.execute(row).fetchone()
+        assert before is not None
+        with running():
+            until("(select count(*) from app_jobs.workers) = 2")
+        assert connection.execute(row).fetchone() == before, "to start again changes nothing"
+        connection.execute("update app_jobs.scheduled_jobs set next_run_at = now()")
+        until("exists (select from app_jobs.scheduled_jobs where last_scheduled_id is not null)")
+        until(NO_JOBS)
+    assert seen == [({"n": 1}, before[0])]
+
+    connection.execute("update app_jobs.scheduled_jobs set key = 'tasks:gone'")
+    with running():
+        logged(
+            f"schedule tasks:gone (task tell) goes on, but is declared no more: app-jobs"
+            f" schedules remove {before[0]} ends it"
+        )
+
+
+def test_idle_workers_are_woken_for_a_schedule_that_is_due_soon(
+    database: str, client: Client
+) -> None:
+    with psycopg.connect(database, autocommit=True) as listener:
+        listener.execute("listen app_jobs")
+        client.set_worker_idle("w", True)
+        client.add_scheduled_job(identifier="t", schedule_info={"every": "100 days"})
+        client.add_scheduled_job(identifier="t", schedule_info={"every": "1 second"})
+        listener.execute("notify app_jobs, 'end'")
+        heard = []
+        for notification in listener.notifies():
+            heard.append(notification.payload)
+            if notification.payload == "end":
+                break
+    assert heard == ["", "end"]
+
+
+def test_a_schedule_that_cannot_be_is_an_error_at_the_start(database: str, tasks: Tasks) -> None:
+    tasks.task("t", cron="61 * * * *")(lambda: None)
+    with pytest.raises(BadArgument, match="rule"):
+        Worker(database, tasks).run()

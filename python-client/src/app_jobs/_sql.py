@@ -206,6 +206,23 @@ class JobOptions(_KeyOptions, total=False):
     idempotency_key: str | None
 
 
+class ScheduleOptions(TypedDict, total=False):
+    """What can be said about a schedule that an application declares: see Tasks.schedule()."""
+
+    key: str | None
+    cron: str | None
+    every: timedelta | str | None
+    schedule: Mapping[str, Any] | None
+    tz: str
+    payload: Any
+    missed: Literal["skip", "once", "all"]
+    overlap: Literal["allow", "skip"]
+    queue_name: str | None
+    max_attempts: int | None
+    priority: int
+    attributes: Mapping[str, Any] | None
+
+
 class JobSpec(_KeyOptions, total=False):
     """One job for add_jobs(): the arguments of add_job(); `identifier` is required."""
 

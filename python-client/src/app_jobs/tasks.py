@@ -8,7 +8,17 @@ import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from app_jobs import _payloads, _sql
 from app_jobs._sql import Job, Row
@@ -18,7 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from app_jobs._effects import Effects, Transaction
-    from app_jobs._sql import BatchOptions, JobOptions
+    from app_jobs._sql import BatchOptions, JobOptions, ScheduleOptions
 
 Payload = TypeVar("Payload")
 Arguments = ParamSpec("Arguments")
@@ -409,13 +419,21 @@ class Tasks:
     A handler is `async def` (run on the event loop) or `def` (run in a thread), and takes the
     payload, the context, both or neither. What it returns is the job's result, as JSON. A payload
     that does not fit its annotation fails the job for good, before the handler is called.
+
+    `name` is that of the application, where several declare schedules in one database.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "tasks") -> None:
+        self.name = name
+        self.schedules: dict[str, dict[str, Any]] = {}
+        """What Worker registers at its start: add_scheduled_job()'s arguments, by key."""
         self._tasks: dict[str, Task[Any]] = {}
 
-    def task(self, name: str | None = None) -> Register:
-        """Register the decorated function as the handler of task `name` (its own name if None)."""
+    def task(self, name: str | None = None, **schedule: Unpack[ScheduleOptions]) -> Register:
+        """Register the decorated function as the handler of task `name` (its own name if None).
+
+        With `cron`, `every` or `schedule` it is run by itself, too: the options are schedule()'s.
+        """
         if callable(name):
             raise TypeError("write @tasks.task() or @tasks.task('name')")
 
@@ -430,9 +448,71 @@ class Tasks:
             if identifier in self._tasks:
                 raise ValueError(f"task {identifier!r} has a handler already")
             task = self._tasks[identifier] = TaskFunction(identifier, function)
+            if schedule:
+                self.schedule(identifier, **schedule)
             return task
 
         return cast("Register", register)
+
+    def schedule(
+        self,
+        task: str,
+        *,
+        key: str | None = None,
+        cron: str | None = None,
+        every: timedelta | str | None = None,
+        schedule: Mapping[str, Any] | None = None,
+        tz: str = "UTC",
+        payload: Any = None,
+        missed: Literal["skip", "once", "all"] = "once",
+        overlap: Literal["allow", "skip"] = "allow",
+        queue_name: str | None = None,
+        max_attempts: int | None = None,
+        priority: int = 0,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Declare a schedule of a task that has a handler here. Workers register it as they start.
+
+        One of `cron` ("0 2 * * *"), `every` (a timedelta, or text such as "1 day", which follows
+        the calendar of `tz`) and `schedule` (any schedule_info) says when. `key` tells apart
+        several schedules of a task: None is the task's name. In the database the registry's name
+        goes before it. The rest is as in Client.add_scheduled_job().
+
+        To say something else later changes the schedule, with the next worker that starts. One
+        that is not declared any more is reported in the log, and goes on until it is removed.
+        """
+        rules = [
+            rule
+            for rule in (
+                cron if cron is None else {"rule": cron},
+                every if every is None else {"every": every},
+                schedule,
+            )
+            if rule is not None
+        ]
+        if len(rules) != 1:
+            raise BadArgument(
+                f"a schedule of task {task!r} has {len(rules)} rules",
+                hint="Give one of cron, every and schedule.",
+            )
+        if task not in self._tasks:
+            raise ValueError(f"task {task!r} has no handler: register it first")
+        full_key = f"{self.name}:{key or task}"
+        if full_key in self.schedules:
+            raise ValueError(f"schedule {full_key!r} is declared already: give this one a key")
+        self.schedules[full_key] = {
+            "identifier": task,
+            "payload": self._tasks[task]._to_json("payload", payload),
+            "schedule_info": rules[0],
+            "job_key": full_key,
+            "queue_name": queue_name,
+            "max_attempts": max_attempts,
+            "priority": priority,
+            "time_zone": tz,
+            "missed": missed,
+            "attributes": attributes,
+            "overlap": overlap,
+        }
 
     def __getitem__(self, name: str) -> Task[Any]:
         return self._tasks[name]

@@ -184,6 +184,7 @@ class Worker:
                     await client.register_worker(
                         self.worker_id, socket.gethostname(), os.getpid(), names
                     )
+                    await self._register_schedules(client)
                     return
             except psycopg.Error as error:
                 unanswered += error.sqlstate is None
@@ -191,6 +192,21 @@ class Worker:
                     raise
                 log_trouble("start", error)
             await asyncio.sleep(pause)
+
+    async def _register_schedules(self, client: AsyncClient) -> None:
+        """Bring the database up to what the application declares; report what it does not."""
+        declared = self._tasks.schedules
+        for schedule in declared.values():
+            await client.add_scheduled_job(**schedule)
+        for found in await client.list_scheduled_jobs(f"{self._tasks.name}:"):
+            if found.key not in declared:
+                log.warning(
+                    "schedule %s (task %s) goes on, but is declared no more: app-jobs schedules"
+                    " remove %d ends it",
+                    found.key,
+                    found.task_identifier,
+                    found.id,
+                )
 
     def _make_lanes(self) -> list[Lane]:
         lanes: list[Lane] = []
