@@ -288,3 +288,50 @@ def test_work_flows_from_the_command_line(run: Run, worker: Callable[..., Any]) 
         assert line(process) == "quick {'n': 1}"
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 0
+
+
+def test_schedules(run: Run, database: str) -> None:
+    with Client(database) as client:
+        nightly = client.add_scheduled_job(
+            identifier="report",
+            schedule_info={"rule": "30 2 * * *"},
+            time_zone="Asia/Kolkata",
+            job_key="nightly",
+        ).id
+        often = client.add_scheduled_job(identifier="poll", schedule_info={"every": "1 hour"}).id
+
+    listed = run("schedules", "list")
+    assert listed.code == 0
+    assert [line.split()[:3] for line in listed.stdout.splitlines()[1:]] == [
+        [str(nightly), "report", "nightly"],
+        [str(often), "poll", '{"every":'],
+    ]
+    (found,) = json.loads(run("schedules", "list", "--task", "poll", "--json").stdout)
+    assert (found["id"], found["schedule_info"]) == (often, {"every": "1 hour"})
+
+    previewed = json.loads(run("schedules", "preview", str(nightly), "--json").stdout)
+    assert len(previewed) == 10
+    assert all(moment.endswith("02:30:00+05:30") for moment in previewed)
+    tried = run("schedules", "preview", "--cron", "0 12 1 1 *", "--count", "2", "--tz", "UTC")
+    assert [line[4:] for line in tried.stdout.splitlines()] == ["-01-01 12:00:00+00:00"] * 2
+    assert len(run("schedules", "preview", "--every", "1 day").stdout.splitlines()) == 10
+    spelled = run("schedules", "preview", "--every", "1 day", "--tz", "asia/kolkata")
+    assert spelled.stdout.count("18:30:00+00:00") == 10
+    assert "never again" in run("schedules", "preview", "--cron", "0 0 30 2 *").stderr
+    assert "schedule_info.rule" in run("schedules", "preview", "--cron", "61 * * * *").stderr
+    for wrong in ([], [str(often), "--cron", "* * * * *"]):
+        assert run("schedules", "preview", *wrong).code == 2
+
+    ran = run("schedules", "run", str(often))
+    assert (ran.code, int(ran.stdout) > 0) == (0, True)
+    again = run("schedules", "run", str(often))
+    assert (again.code, "still waits" in again.stderr) == (1, True)
+
+    assert run("schedules", "pause", str(often), str(nightly)).code == 0
+    assert run("schedules", "list").stdout.count("paused") == 2
+    assert run("schedules", "resume", str(often)).code == 0
+    assert run("schedules", "list").stdout.count("paused") == 1
+    unknown = run("schedules", "remove", str(often), "987654")
+    assert (unknown.code, "no schedule 987654" in unknown.stderr) == (1, True)
+    assert run("schedules", "remove", str(often)).code == 0
+    assert len(json.loads(run("schedules", "list", "--json").stdout)) == 1

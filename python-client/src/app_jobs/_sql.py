@@ -922,6 +922,30 @@ where e.job_id = %(id)s
 order by e.lease"""
 
 
+def list_schedules(schema: str) -> str:
+    """Return the query for schedules, one JSON object each, of all ids or some."""
+    return f"""
+select pg_catalog.row_to_json(s)::text
+from (select {", ".join(_SCHEDULE_FIELDS)} from {quoted(schema)}.scheduled_jobs) as s
+where
+    (%(task)s::text is null or s.task_identifier = %(task)s)
+    and (%(ids)s::bigint[] is null or s.id = any(%(ids)s))
+order by s.id"""
+
+
+def pause_schedules(schema: str) -> str:
+    """Return the statement that pauses schedules, or lets them go on; it returns their ids."""
+    return f"""
+update {quoted(schema)}.scheduled_jobs set paused = %(paused)s
+where id = any(%(ids)s) returning id::text"""
+
+
+def remove_schedules(schema: str) -> str:
+    """Return the statement that removes schedules; it returns their ids."""
+    return f"""
+delete from {quoted(schema)}.scheduled_jobs where id = any(%(ids)s) returning id::text"""
+
+
 # --- connections and versions --------------------------------------------------------------------
 
 

@@ -10,9 +10,10 @@ import importlib
 import json
 import logging
 import sys
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone, tzinfo
 from pathlib import Path
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import psycopg
 
@@ -276,6 +277,130 @@ def show(
         )
         if error["detail"]:
             out.print(error["detail"].rstrip(), highlight=False, markup=False)
+
+
+# --- schedules ---
+
+schedules = typer.Typer(help="Recurring jobs.", no_args_is_help=True)
+app.add_typer(schedules, name="schedules")
+
+ScheduleIds = Annotated[list[int], typer.Argument(metavar="ID…", help="See: schedules list.")]
+
+
+@schedules.command("list")
+def list_schedules(
+    dsn: Dsn = "",
+    task: Annotated[str | None, typer.Option(help="Only of this task.")] = None,
+    schema: Schema = "app_jobs",
+    as_json: AsJson = False,
+) -> None:
+    """List schedules, with their last and next due times."""
+    found = _fetch(dsn, schema, _sql.list_schedules(schema), task=task, ids=None)
+    if as_json:
+        _print_json(found)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("id", "task", "key", "when", "time zone", "last", "next"):
+        table.add_column(heading, no_wrap=True, overflow="ellipsis")
+    for schedule in found:
+        info = schedule["schedule_info"]
+        table.add_row(
+            str(schedule["id"]),
+            escape(schedule["task_identifier"]),
+            escape(schedule["key"] or ""),
+            escape(info["rule"] if set(info) == {"rule"} else json.dumps(info)),
+            escape(info.get("tz", schedule["time_zone"])),
+            (schedule["last_scheduled"] or "")[:19],
+            "paused" if schedule["paused"] else (schedule["next_run_at"] or "never")[:19],
+        )
+    out.print(table)
+
+
+@schedules.command("preview")
+def preview_schedule(
+    schedule_id: Annotated[int | None, typer.Argument(metavar="[ID]")] = None,
+    dsn: Dsn = "",
+    cron: Annotated[str | None, typer.Option(help='Rule to try: "0 2 * * *".')] = None,
+    every: Annotated[str | None, typer.Option(help='Interval to try: "15 minutes".')] = None,
+    tz: Annotated[str, typer.Option(help="Its time zone.")] = "UTC",
+    count: Annotated[int, typer.Option(help="So many, 1 to 1000.")] = 10,
+    schema: Schema = "app_jobs",
+    as_json: AsJson = False,
+) -> None:
+    """Show the next due times of a schedule, or of a rule that is to be tried."""
+    if sum(given is not None for given in (schedule_id, cron, every)) != 1:
+        raise BadArgument("nothing to preview", hint="Give one of ID, --cron and --every.")
+    info: dict[str, Any] = {"every": every} if cron is None else {"rule": cron}
+    if schedule_id is not None:
+        (schedule,) = _schedules(dsn, schema, [schedule_id])
+        info, tz = schedule["schedule_info"], schedule["time_zone"]
+    with Client(dsn, schema=schema) as client:
+        times = client.preview_schedule(info, count, time_zone=tz)
+    zone = _zone(info.get("tz", tz))
+    shown = [moment.astimezone(zone).isoformat(" ") for moment in times]
+    if as_json:
+        _print_json(shown)
+    elif shown:
+        print(*shown, sep="\n")
+    else:
+        _say("never again")
+
+
+@schedules.command("run")
+def run_schedule(
+    schedule_id: Annotated[int, typer.Argument(metavar="ID")],
+    dsn: Dsn = "",
+    schema: Schema = "app_jobs",
+) -> None:
+    """Add a job of a schedule now, and print its id. Due times stay as they are."""
+    with Client(dsn, schema=schema) as client:
+        print(client.run_scheduled_job(schedule_id).id)
+
+
+@schedules.command("pause")
+def pause_schedules(ids: ScheduleIds, dsn: Dsn = "", schema: Schema = "app_jobs") -> None:
+    """Add no jobs of these schedules until they are resumed."""
+    _change_schedules(dsn, schema, ids, _sql.pause_schedules(schema), paused=True)
+
+
+@schedules.command("resume")
+def resume_schedules(ids: ScheduleIds, dsn: Dsn = "", schema: Schema = "app_jobs") -> None:
+    """Go on with the next due time to come."""
+    _change_schedules(dsn, schema, ids, _sql.pause_schedules(schema), paused=False)
+
+
+@schedules.command("remove")
+def remove_schedules(ids: ScheduleIds, dsn: Dsn = "", schema: Schema = "app_jobs") -> None:
+    """Remove schedules. Jobs that they have added stay."""
+    _change_schedules(dsn, schema, ids, _sql.remove_schedules(schema))
+
+
+def _schedules(dsn: str, schema: str, ids: list[int]) -> list[Any]:
+    found = _fetch(dsn, schema, _sql.list_schedules(schema), task=None, ids=ids)
+    unknown = sorted(set(ids) - {schedule["id"] for schedule in found})
+    if unknown:
+        raise UnknownJob(
+            f"there is no schedule {', '.join(map(str, unknown))}",
+            hint="app-jobs schedules list shows what there is.",
+        )
+    return found
+
+
+def _zone(name: str) -> tzinfo:
+    """Return a time zone for showing times: UTC if only the database knows it by this spelling."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):
+        return timezone.utc
+
+
+def _change_schedules(
+    dsn: str, schema: str, ids: list[int], statement: str, **parameters: Any
+) -> None:
+    """Run a statement on schedules, all of which must be there."""
+    _schedules(dsn, schema, ids)
+    done = _fetch(dsn, schema, statement, ids=ids, **parameters)
+    _say(f"{len(done)} schedules changed")
 
 
 # --- helpers ---
