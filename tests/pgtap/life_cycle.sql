@@ -84,7 +84,7 @@ begin
     end if;
     begin
         execute format(
-            'select not (a is null) and a::text <> ''f'' from app_jobs.%s as a',
+            'select not (a is null) and a::text <> ''false'' from app_jobs.%s as a',
             replace(outcome.call, '$', v_id::text)
         ) into v_answered;
         v_after := pg_temp.state_of(v_id);
@@ -194,7 +194,64 @@ insert into life_cycle (call, outcomes) values
 ),
 ('reschedule_jobs(array[$], priority => 1)', 'ready scheduled: stays; parked: ready'),
 ('reschedule_jobs(array[$], ''2100-01-01'')', 'ready parked: scheduled; scheduled: stays'),
-('retry_jobs(array[$])', 'completed failed cancelled: ready');
+('retry_jobs(array[$])', 'completed failed cancelled: ready'),
+(
+    'explain_job($)',
+    'ready scheduled parked active marked expired processing completed failed cancelled unknown: '
+    'stays'
+),
+-- applications that move their jobs by id
+(
+    'job_details($)',
+    'ready scheduled parked active marked expired processing completed failed cancelled: stays'
+),
+(
+    'set_attributes($, ''{"a": 1}'')',
+    'ready scheduled parked active marked expired processing: stays'
+),
+(
+    'set_retry_after($, ''1 h'')',
+    'ready scheduled parked active marked processing: stays; expired: active'
+),
+(
+    'set_run_at($, ''2100-01-01'')',
+    'ready parked: scheduled; scheduled active marked expired: stays'
+),
+('set_run_at($, now())', 'scheduled parked: ready; ready active marked expired: stays'),
+('move_job_to_processing($)', 'active expired: processing; processing: stays'),
+(
+    'move_job_to_done($)',
+    'ready scheduled parked active marked expired processing: completed'
+),
+(
+    'move_job_to_done($, delete_on_complete => true)',
+    'ready scheduled parked active marked expired processing: unknown'
+),
+(
+    'move_job_to_failed($)',
+    'ready scheduled parked active marked expired processing: failed'
+),
+(
+    'move_job_to_failed($, delete_on_fail => true)',
+    'ready scheduled parked active marked expired processing: unknown'
+),
+(
+    'delete_job($)',
+    'ready scheduled parked active marked expired processing completed failed cancelled: unknown'
+),
+-- effects
+('hold_job(''w'', $)', 'active marked expired processing: stays'),
+(
+    'begin_once(''w'', $, ''effect'')',
+    'active marked expired processing: stays; ready scheduled parked: JQ002; '
+    'completed failed cancelled unknown: JQ001'
+),
+(
+    'finish_once(''w'', $, ''not begun'')',
+    'ready scheduled parked active marked expired processing: JQ002; '
+    'completed failed cancelled unknown: JQ001'
+),
+('forget_once($, ''not begun'')', '');
 
 select
     is(
@@ -217,6 +274,8 @@ select is_empty(
         p.pronamespace = 'app_jobs'::regnamespace
         and p.proargnames && array['job_id', 'job_ids', 'job_key', 'finished_job_ids']
         and has_function_privilege('app_jobs_operator', p.oid, 'execute')
+        -- whose key names a schedule
+        and p.proname <> 'add_scheduled_job'
         and p.proname not in (select split_part(l.call, '(', 1) from life_cycle as l)$$,
     'each function that takes a job stands in the table'
 );
