@@ -54,12 +54,13 @@ bench: ## long: jobs per second, latencies
 test-pgtap test-isolation test-python test-deploy model pages chaos bench: system $(VENV)/dev
 	@$(BIN)/python tools/test_servers.py $(addprefix --on ,$(ON)) --args='$(ARGS)' $(@:test-%=%)
 
-deploy: ## deploy into PGDATABASE or DATABASE_URL, through Sqitch where it is installed (TO=change)
+# SCHEMA=name: under another name, beside others.
+deploy: ## deploy into PGDATABASE or DATABASE_URL, through Sqitch if it is there (TO=change, SCHEMA=name)
 verify: ## run the verify script of every deployed change
 revert: ## take the changes out again (TO=change: down to that one)
 status: ## what is deployed, what is not
 deploy verify revert status:
-	@PYTHON='$(PYTHON)' tools/deploy.sh $@ '$(TO)'
+	@PYTHON='$(PYTHON)' SCHEMA='$(SCHEMA)' tools/deploy.sh $@ '$(TO)'
 
 clean: ## delete all that make has made, the demo's server and data included
 	@[ ! -d .app_jobs ] || $(PYTHON) -I python-client/src/app_jobs/embedded.py remove .app_jobs

@@ -6,13 +6,29 @@ set local lock_timeout = '5s';
 
 -- A schema of this name that we did not make may hold somebody's data: touch nothing.
 do $$
+declare
+    v_extension name;
 begin
-    if to_regnamespace('app_jobs') is not null then
-        raise exception 'schema "app_jobs" exists and was not made by this deployment'
-            using errcode = 'JQ091',
-                detail = 'Sqitch''s registry has no record of it in this database.',
-                hint = 'Rename or drop that schema, or point the deployment at another database.';
+    if to_regnamespace('app_jobs') is null then
+        return;
     end if;
+    select e.extname into v_extension
+    from pg_class as c
+    inner join pg_depend as d on d.classid = 'pg_class'::regclass and d.objid = c.oid
+    inner join pg_extension as e
+        on d.refclassid = 'pg_extension'::regclass and d.refobjid = e.oid and d.deptype = 'e'
+    where c.relnamespace = to_regnamespace('app_jobs')
+    limit 1;
+    if found then
+        raise exception 'schema "app_jobs" exists: extension "%" made it', v_extension
+            using errcode = 'JQ091',
+                hint = format('ALTER EXTENSION %I UPDATE brings it up to date.', v_extension);
+    end if;
+    raise exception 'schema "app_jobs" exists and was not made by this deployment'
+        using errcode = 'JQ091',
+            detail = 'If it is a deployed job queue, Sqitch''s registry tells which changes it has.',
+            hint = 'A deployed job queue is upgraded with `app-jobs migrate` or `make deploy`. A '
+                'schema of somebody else: rename or drop it, or choose another database or name.';
 end;
 $$;
 

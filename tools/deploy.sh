@@ -1,9 +1,11 @@
 #!/bin/sh
 # deploy | verify | revert | status [CHANGE]: through Sqitch where it is installed, else by the
-# package's migrator. Both read sqitch.plan and keep the same registry.
+# package's migrator. Both read sqitch.plan and keep the same registry. SCHEMA: another schema name,
+# for which Sqitch gets a project folder of its own, build/NAME.
 set -eu
 command=$1
 to=${2-}
+schema=${SCHEMA:-app_jobs}
 
 if [ -z "${DATABASE_URL-}${PGDATABASE-}" ]; then
     cat >&2 <<MESSAGE
@@ -24,6 +26,10 @@ esac
 if [ -n "$target" ] && command -v sqitch > /dev/null && command -v psql > /dev/null &&
     perl -MDBD::Pg -e 1 2> /dev/null; then
     echo "Through $(sqitch --version)"
+    if [ "$schema" != app_jobs ]; then
+        "${PYTHON:-python3}" -I python-client/src/app_jobs/_render.py "$schema" . "build/$schema"
+        cd "build/$schema"
+    fi
     case $command in
         deploy) exec sqitch deploy ${to:+--to-change "$to"} "$target" ;;
         revert) exec sqitch revert -y ${to:+--to-change "$to"} "$target" ;;
@@ -34,4 +40,4 @@ fi
 echo "Through the migrator of app-jobs"
 make --silent --no-print-directory .venv/demo
 [ "$command" != deploy ] || command=migrate
-exec .venv/bin/python -m app_jobs.migrate "$command" ${to:+--to "$to"}
+exec .venv/bin/python -m app_jobs.migrate "$command" --schema "$schema" ${to:+--to "$to"}

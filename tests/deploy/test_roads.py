@@ -3,98 +3,32 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
+from roads import (
+    BIN_DIR,
+    CHANGES,
+    HALF,
+    ROOT,
+    Road,
+    dump,
+    migrator_deploy,
+    migrator_revert,
+    product,
+    registry_rows,
+    sqitch,
+    sqitch_deploy,
+    sqitch_revert,
+)
 
 from app_jobs import migrate
-from app_jobs._plan import Plan
 from app_jobs.embedded import throw_away
 from app_jobs.errors import ForeignSchema
-
-ROOT = Path(__file__).resolve().parent.parent.parent
-BIN_DIR = Path(os.environ.get("APP_JOBS_TEST_BIN", ""))
-PLAN = Plan.load(ROOT)
-CHANGES = [change.name for change in PLAN.changes]
-HALF = CHANGES[len(CHANGES) // 2]
-
-Road = Callable[..., object]
-
-
-def sqitch(command: str, dsn: str, *options: str) -> str:
-    """Run Sqitch as a DBA would, with libpq's variables; return what it printed."""
-    parts = conninfo_to_dict(dsn)
-    env = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-    env |= {
-        "PGHOST": str(parts["host"]),
-        "PGUSER": str(parts["user"]),
-        "PGDATABASE": str(parts["dbname"]),
-        "SQITCH_FULLNAME": "A DBA",
-        "SQITCH_EMAIL": "dba@localhost",
-    }
-    done = subprocess.run(
-        ["sqitch", command, *options, "db:pg:"],
-        check=False,
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def sqitch_deploy(dsn: str, to: str | None = None) -> None:
-    sqitch("deploy", dsn, *(["--to-change", to] if to else []))
-
-
-def sqitch_revert(dsn: str, to: str | None = None) -> None:
-    sqitch("revert", dsn, "-y", *(["--to-change", to] if to else []))
-
-
-def migrator_deploy(dsn: str, to: str | None = None) -> None:
-    migrate.migrate(dsn, to=to, log=lambda _: None)
-
-
-def migrator_revert(dsn: str, to: str | None = None) -> None:
-    migrate.revert(dsn, to=to, log=lambda _: None)
-
-
-def dump(dsn: str, *options: str) -> str:
-    """The schema as pg_dump prints it, without what differs from run to run."""
-    command = [str(BIN_DIR / "pg_dump"), "--schema-only", *options, "--dbname", dsn]
-    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return re.sub(r"^\\(un)?restrict .*$", "", text, flags=re.MULTILINE)
-
-
-def product(dsn: str) -> str:
-    return dump(dsn, "--exclude-schema=sqitch")
-
-
-def registry_rows(dsn: str) -> list[list[tuple[object, ...]]]:
-    """What the registry says, apart from who wrote it and when."""
-    with psycopg.connect(dsn) as connection:
-        return [
-            connection.execute(query).fetchall()
-            for query in (
-                "select version from sqitch.releases",
-                "select project, uri from sqitch.projects",
-                "select change_id, script_hash, change, project, note, planned_at, planner_name,"
-                " planner_email from sqitch.changes order by committed_at",
-                "select * from sqitch.dependencies order by change_id, dependency",
-                "select tag_id, tag, project, change_id, note, planned_at, planner_name,"
-                " planner_email from sqitch.tags order by tag_id",
-                "select event, change_id, change, project, note, requires, conflicts, tags,"
-                " planned_at, planner_name from sqitch.events order by committed_at",
-            )
-        ]
-
 
 ROADS = [
     pytest.param(sqitch_deploy, sqitch_revert, id="sqitch"),
@@ -186,10 +120,14 @@ def test_both_refuse_a_foreign_schema(empty_database: str) -> None:
     with psycopg.connect(empty_database) as connection:
         connection.execute("create schema app_jobs")
     refusal = 'schema "app_jobs" exists and was not made by this deployment'
+    with pytest.raises(ForeignSchema, match=refusal) as error:
+        migrator_deploy(empty_database)
+    assert error.value.sqlstate == "JQ091"
+    assert error.value.hint
+    with psycopg.connect(empty_database) as connection:
+        assert connection.execute("select to_regnamespace('sqitch')").fetchone() == (None,)
     with pytest.raises(AssertionError, match=refusal):
         sqitch_deploy(empty_database)
-    with pytest.raises(ForeignSchema, match=refusal):
-        migrator_deploy(empty_database)
 
 
 def test_roles_stay_as_long_as_another_database_uses_them() -> None:

@@ -92,7 +92,7 @@ select
     );
 select is_empty(
     $$select r.rolname from pg_roles as r
-    where r.rolname like 'app\_jobs\_%' and shobj_description(r.oid, 'pg_authid') is null$$,
+    where r.rolname ~ '^app_jobs_' and shobj_description(r.oid, 'pg_authid') is null$$,
     'so are roles'
 );
 select is_empty(

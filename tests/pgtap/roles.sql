@@ -6,7 +6,7 @@ select is(
     array(
         select r.rolname::text
         from pg_roles as r
-        where r.rolname like 'app\_jobs\_%' and not r.rolcanlogin and not r.rolsuper
+        where r.rolname ~ '^app_jobs_' and not r.rolcanlogin and not r.rolsuper
         order by 1
     ),
     '{app_jobs_monitor,app_jobs_operator,app_jobs_producer,app_jobs_worker}'::text[],

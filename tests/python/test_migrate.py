@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from app_jobs import _plan, migrate
-from app_jobs.errors import ForeignSchema, SchemaTooNew
+from app_jobs.errors import SchemaTooNew
 
 PLANNED = "2026-01-01T00:00:00Z app_jobs contributors <app_jobs@localhost>"
 PLAN = f"""%syntax-version=1.0.0
@@ -113,19 +113,6 @@ def test_a_changed_script_is_noticed(project: Path, empty_database: str) -> None
     # The way out that the hint names.
     migrate.revert(empty_database, to="schema", log=quiet)
     assert migrate.migrate(empty_database, log=quiet) == ["one", "two"]
-
-
-def test_a_foreign_schema_is_refused_before_anything_is_written(
-    project: Path, empty_database: str
-) -> None:
-    with psycopg.connect(empty_database) as connection:
-        connection.execute("create schema app_jobs")
-    with pytest.raises(ForeignSchema) as refusal:
-        migrate.migrate(empty_database, log=quiet)
-    assert refusal.value.sqlstate == "JQ091"
-    assert refusal.value.hint
-    with psycopg.connect(empty_database) as connection:
-        assert connection.execute("select to_regnamespace('sqitch')").fetchone() == (None,)
 
 
 def test_a_schema_newer_than_the_plan_is_left_alone(project: Path, empty_database: str) -> None:

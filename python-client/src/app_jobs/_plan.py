@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .errors import AppJobsError
+from . import _render
+from .errors import AppJobsError, BadArgument
 
 
 class MigrationError(AppJobsError):
@@ -45,20 +46,26 @@ _PRAGMA = re.compile(r"%(?P<name>[\w-]+)\s*=\s*(?P<value>\S+)")
 
 @dataclass(frozen=True)
 class Plan:
-    """A parsed sqitch.plan, with the ids that Sqitch gives its changes."""
+    """A parsed sqitch.plan, rendered for a schema name, with the ids that Sqitch gives it."""
 
     folder: Path
+    schema: str
     project: str
     uri: str | None
     changes: list[Change]
 
     @classmethod
-    def load(cls, folder: Path | None = None) -> Plan:
+    def load(cls, folder: Path | None = None, schema: str = _render.DEFAULT) -> Plan:
         """Read folder/sqitch.plan; without a folder, the checkout's or the one in the package."""
+        try:
+            _render.check_name(schema)
+        except ValueError as error:
+            raise BadArgument(str(error), hint="Choose another name.") from None
         folder = folder or schema_folder()
         pragmas: dict[str, str] = {}
         lines = []
-        for number, line in enumerate((folder / "sqitch.plan").read_text("utf-8").splitlines(), 1):
+        plan = _render.render((folder / "sqitch.plan").read_text("utf-8"), schema)
+        for number, line in enumerate(plan.splitlines(), 1):
             if pragma := _PRAGMA.match(line):
                 pragmas[pragma["name"]] = pragma["value"]
             elif line.strip() and not line.lstrip().startswith("#"):
@@ -67,7 +74,12 @@ class Plan:
                     raise MigrationError(f"sqitch.plan, line {number}: cannot read {line!r}")
                 lines.append(entry)
         project, uri = pragmas["project"], pragmas.get("uri")
-        return cls(folder, project, uri, _changes(project, uri, lines))
+        return cls(folder, schema, project, uri, _changes(project, uri, lines))
+
+    @property
+    def registry(self) -> str:
+        """The schema of the registry in which these changes are noted."""
+        return _render.registry(self.schema)
 
     def position(self, name: str) -> int:
         """The index of the change (the latest one of that name) or of the tag's change."""
@@ -80,13 +92,14 @@ class Plan:
             hint=f"The changes are: {', '.join(change.name for change in self.changes)}.",
         )
 
-    def script(self, kind: str, change: Change) -> Path:
-        """The path of the change's deploy, revert or verify script."""
-        return self.folder / kind / f"{change.script}.sql"
+    def script(self, kind: str, change: Change) -> str:
+        """The change's deploy, revert or verify script."""
+        text = (self.folder / kind / f"{change.script}.sql").read_bytes().decode()
+        return _render.render(text, self.schema)
 
     def script_hash(self, change: Change) -> str:
         """What the registry keeps of a deploy script: the SHA-1 of its bytes."""
-        return hashlib.sha1(self.script("deploy", change).read_bytes()).hexdigest()
+        return hashlib.sha1(self.script("deploy", change).encode()).hexdigest()
 
 
 def _changes(project: str, uri: str | None, lines: list[re.Match[str]]) -> list[Change]:

@@ -82,16 +82,16 @@ def main() -> None:
 
 
 @app.command("migrate")
-def migrate_schema(dsn: Dsn = "", to: To = None) -> None:
+def migrate_schema(dsn: Dsn = "", to: To = None, schema: Schema = "app_jobs") -> None:
     """Deploy the schema, or what is missing of it."""
-    done = migrate.migrate(dsn, to=to, log=_say)
+    done = migrate.migrate(dsn, to=to, log=_say, schema=schema)
     _say(f"{len(done)} changes deployed" if done else "nothing to deploy")
 
 
 @app.command()
-def verify(dsn: Dsn = "") -> None:
+def verify(dsn: Dsn = "", schema: Schema = "app_jobs") -> None:
     """Check every deployed change."""
-    problems = migrate.verify(dsn)
+    problems = migrate.verify(dsn, schema=schema)
     for problem in problems:
         _complain(problem)
     if problems:
@@ -100,16 +100,16 @@ def verify(dsn: Dsn = "") -> None:
 
 
 @app.command()
-def revert(dsn: Dsn = "", to: To = None) -> None:
+def revert(dsn: Dsn = "", to: To = None, schema: Schema = "app_jobs") -> None:
     """Take changes out again, down to the one given, or all."""
-    done = migrate.revert(dsn, to=to, log=_say)
+    done = migrate.revert(dsn, to=to, log=_say, schema=schema)
     _say(f"{len(done)} changes reverted" if done else "nothing to revert")
 
 
 @app.command()
-def status(dsn: Dsn = "", as_json: AsJson = False) -> None:
+def status(dsn: Dsn = "", schema: Schema = "app_jobs", as_json: AsJson = False) -> None:
     """Tell which changes are deployed."""
-    found = migrate.status(dsn)
+    found = migrate.status(dsn, schema=schema)
     if as_json:
         _print_json(
             {"deployed": found.deployed, "pending": found.pending, "drifted": found.drifted}

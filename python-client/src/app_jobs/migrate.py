@@ -1,12 +1,14 @@
 """The migrator: deploys, verifies and reverts the schema where Sqitch is not installed.
 
 It works on the same ``sqitch.plan`` and scripts as Sqitch and keeps the same registry (schema
-``sqitch``), so either tool goes on where the other stopped. Unlike Sqitch it runs a change, its
+``sqitch``), so either tool goes on where the other stopped. With another schema name it works on
+the files rendered for it and keeps a registry ``NAME_sqitch``. Unlike Sqitch it runs a change, its
 verify script and its registry rows in one transaction: an interrupted deployment stands between two
 changes, never inside one. Only psycopg is needed. Connect directly, not through a pooler in
 transaction mode: the lock between deployers is held by the session.
 
-``python -m app_jobs.migrate migrate|verify|revert|status [--to CHANGE] [--dsn DSN]``
+``python -m app_jobs.migrate COMMAND [--to CHANGE] [--schema NAME] [--dsn DSN]``, where COMMAND is
+migrate, verify, revert or status.
 """
 
 from __future__ import annotations
@@ -25,12 +27,12 @@ from typing import Any
 
 import psycopg
 
+from . import _render
 from ._plan import Change, Entry, MigrationError, Plan
-from .errors import AppJobsError, ForeignSchema, SchemaTooNew
+from .errors import AppJobsError, BadArgument, ForeignSchema, SchemaTooNew
 
 __all__ = ["MigrationError", "Status", "migrate", "revert", "status", "verify"]
 
-SCHEMA = "app_jobs"
 REGISTRY_VERSION = "1.1"
 # The key that Sqitch locks between deployers.
 DEPLOYMENT_LOCK = 75474063
@@ -56,7 +58,12 @@ class Status:
 
 
 def migrate(
-    conninfo: str = "", *, to: str | None = None, verify: bool = True, log: Log = print
+    conninfo: str = "",
+    *,
+    to: str | None = None,
+    verify: bool = True,
+    log: Log = print,
+    schema: str = _render.DEFAULT,
 ) -> list[str]:
     """Deploy what is missing, and return the names of the changes that were deployed.
 
@@ -64,12 +71,13 @@ def migrate(
     to        the last change to deploy; null: all of the plan
     verify    run each change's verify script before the change is committed
     log       gets a line per change
+    schema    the name of the schema; roles, channel, settings and registry are named after it
 
     Every change is committed by itself. Waits while another deployer is at work. Raises
-    ForeignSchema (JQ091), SchemaTooNew, MigrationError.
+    ForeignSchema (JQ091), SchemaTooNew, MigrationError, BadArgument (the schema's name).
     """
-    plan = Plan.load()
-    with _connect(conninfo) as connection:
+    plan = Plan.load(schema=schema)
+    with _connect(conninfo, schema) as connection:
         _lock(connection, log)
         registry = Registry(connection, plan)
         deployed = registry.deployed()
@@ -80,35 +88,35 @@ def migrate(
                 " further changes on top without looking at this.",
             )
         last = len(plan.changes) if to is None else plan.position(to) + 1
-        if not deployed:
-            _refuse_foreign_schema(connection)
-        registry.create()
         for change in deployed:
             registry.add_tags(change)
         pending = plan.changes[len(deployed) : last]
         for change in pending:
             log(f"  + {change.name}")
             with connection.transaction():
-                _execute(connection, plan.script("deploy", change))
+                _execute(connection, plan, "deploy", change)
                 if verify:
                     _run_verify(connection, plan, change)
+                # After the first change, which refuses a schema that is not ours.
+                if change is plan.changes[0]:
+                    registry.create()
                 registry.add(change)
         return [change.name for change in pending]
 
 
-def verify(conninfo: str = "") -> list[str]:
+def verify(conninfo: str = "", *, schema: str = _render.DEFAULT) -> list[str]:
     """Run the verify script of every deployed change; return the problems found, a line each.
 
     Writes nothing. A changed deploy script is a problem, an undeployed change is none.
-    Raises SchemaTooNew, MigrationError.
+    Raises SchemaTooNew, MigrationError, BadArgument.
     """
-    plan = Plan.load()
-    with _connect(conninfo) as connection:
+    plan = Plan.load(schema=schema)
+    with _connect(conninfo, schema) as connection:
         registry = Registry(connection, plan)
         deployed = registry.deployed()
         if not deployed:
             raise MigrationError(
-                "app_jobs is not deployed in this database", hint="Run `app-jobs migrate`."
+                f"{schema} is not deployed in this database", hint="Run `app-jobs migrate`."
             )
         problems = [
             f"{change.name}: its deploy script has changed since it was deployed"
@@ -122,16 +130,22 @@ def verify(conninfo: str = "") -> list[str]:
     return problems
 
 
-def revert(conninfo: str = "", *, to: str | None = None, log: Log = print) -> list[str]:
+def revert(
+    conninfo: str = "",
+    *,
+    to: str | None = None,
+    log: Log = print,
+    schema: str = _render.DEFAULT,
+) -> list[str]:
     """Revert changes, the last one first; return their names.
 
     to  the change that shall be the last one; null: revert all. The registry itself stays.
 
     Every change is committed by itself. Waits while another deployer is at work.
-    Raises SchemaTooNew, MigrationError (a change refuses: unfinished jobs, say).
+    Raises SchemaTooNew, MigrationError (a change refuses: unfinished jobs, say), BadArgument.
     """
-    plan = Plan.load()
-    with _connect(conninfo) as connection:
+    plan = Plan.load(schema=schema)
+    with _connect(conninfo, schema) as connection:
         _lock(connection, log)
         registry = Registry(connection, plan)
         keep = 0 if to is None else plan.position(to) + 1
@@ -139,15 +153,18 @@ def revert(conninfo: str = "", *, to: str | None = None, log: Log = print) -> li
         for change in doomed:
             log(f"  - {change.name}")
             with connection.transaction():
-                _execute(connection, plan.script("revert", change))
+                _execute(connection, plan, "revert", change)
                 registry.remove(change)
         return [change.name for change in doomed]
 
 
-def status(conninfo: str = "") -> Status:
-    """Compare a database with the plan; writes nothing. Raises SchemaTooNew, MigrationError."""
-    plan = Plan.load()
-    with _connect(conninfo) as connection:
+def status(conninfo: str = "", *, schema: str = _render.DEFAULT) -> Status:
+    """Compare a database with the plan; writes nothing.
+
+    Raises SchemaTooNew, MigrationError, BadArgument.
+    """
+    plan = Plan.load(schema=schema)
+    with _connect(conninfo, schema) as connection:
         registry = Registry(connection, plan)
         deployed, drifted = registry.deployed(), registry.drifted()
     return Status(
@@ -163,6 +180,7 @@ class Registry:
     def __init__(self, connection: Connection, plan: Plan) -> None:
         self._connection = connection
         self._plan = plan
+        self._schema = plan.registry
 
     def deployed(self) -> list[Change]:
         """The deployed changes, which must be the first ones of the plan."""
@@ -195,10 +213,11 @@ class Registry:
         with self._connection.transaction():
             if not self._exists():
                 self._connection.execute("set local client_min_messages = warning")
-                _execute(self._connection, Path(__file__).with_name("sqitch_registry.sql"))
+                self._connection.execute(registry_script(self._schema).encode())
                 self._insert("releases", version=REGISTRY_VERSION, **_committer("installer"))
             known = self._connection.execute(
-                "select uri from sqitch.projects where project = %s", [self._plan.project]
+                f"select uri from {self._schema}.projects where project = %s",
+                [self._plan.project],
             ).fetchone()
             if known is None:
                 self._insert(
@@ -236,7 +255,7 @@ class Registry:
     def add_tags(self, change: Change) -> None:
         """Enter those of the change's tags that are not there; they may be younger than it."""
         known = self._connection.execute(
-            "select tag_id from sqitch.tags where change_id = %s", [change.id]
+            f"select tag_id from {self._schema}.tags where change_id = %s", [change.id]
         ).fetchall()
         for tag in change.tags:
             if (tag.id,) not in known:
@@ -253,15 +272,15 @@ class Registry:
         """Take a reverted change out, and log the event."""
         for table in ("tags", "dependencies", "changes"):
             self._connection.execute(
-                f"delete from sqitch.{table} where change_id = %s", [change.id]
+                f"delete from {self._schema}.{table} where change_id = %s", [change.id]
             )
         self._add_event("revert", change)
 
     def _exists(self) -> bool:
-        exists = "select to_regclass('sqitch.releases') is not null"
+        exists = f"select to_regclass('{self._schema}.releases') is not null"
         if self._connection.execute(exists).fetchone() != (True,):
             return False
-        newest = "select max(version)::text from sqitch.releases"
+        newest = f"select max(version)::text from {self._schema}.releases"
         if (version := self._connection.execute(newest).fetchone()) != (REGISTRY_VERSION,):
             raise MigrationError(
                 f"Sqitch's registry here has version {version and version[0]},"
@@ -275,8 +294,8 @@ class Registry:
         if not self._exists():
             return []
         return self._connection.execute(
-            "select change_id, change, script_hash from sqitch.changes where project = %s"
-            " order by committed_at",
+            f"select change_id, change, script_hash from {self._schema}.changes"
+            " where project = %s order by committed_at",
             [self._plan.project],
         ).fetchall()
 
@@ -293,11 +312,18 @@ class Registry:
         )
 
     def _insert(self, table: str, **values: object) -> None:
-        # Table and column names come from this class alone.
+        # Table and column names come from this class alone, the schema's has been checked.
         columns, places = ", ".join(values), ", ".join(["%s"] * len(values))
         self._connection.execute(
-            f"insert into sqitch.{table} ({columns}) values ({places})", list(values.values())
+            f"insert into {self._schema}.{table} ({columns}) values ({places})",
+            list(values.values()),
         )
+
+
+def registry_script(registry: str) -> str:
+    """The statements that make an empty registry in a schema of this name."""
+    script = Path(__file__).with_name("sqitch_registry.sql").read_text("utf-8")
+    return re.sub(r"\bsqitch\b", registry, script)
 
 
 def _about(entry: Entry) -> dict[str, str]:
@@ -322,7 +348,7 @@ def _committer(role: str) -> dict[str, str]:
 
 
 @contextmanager
-def _connect(conninfo: str) -> Iterator[Connection]:
+def _connect(conninfo: str, schema: str) -> Iterator[Connection]:
     with psycopg.connect(
         conninfo,
         autocommit=True,
@@ -334,6 +360,8 @@ def _connect(conninfo: str) -> Iterator[Connection]:
                 f"app_jobs needs PostgreSQL {OLDEST_SERVER // 10000} or newer;"
                 f" this server has {connection.info.parameter_status('server_version')}"
             )
+        if connection.execute("select quote_ident(%s)", [schema]).fetchone() != (schema,):
+            raise BadArgument(f'"{schema}" is a keyword of SQL', hint="Choose another name.")
         yield connection
 
 
@@ -348,19 +376,9 @@ def _lock(connection: Connection, log: Log) -> None:
     )
 
 
-def _refuse_foreign_schema(connection: Connection) -> None:
-    exists = "select to_regnamespace(%s) is not null"
-    if connection.execute(exists, [SCHEMA]).fetchone() == (True,):
-        raise ForeignSchema(
-            f'schema "{SCHEMA}" exists and was not made by this deployment',
-            detail="The registry (schema sqitch) has no record of it in this database.",
-            hint="Rename or drop that schema, or point the deployment at another database.",
-        )
-
-
 def _run_verify(connection: Connection, plan: Plan, change: Change) -> None:
     with connection.transaction(force_rollback=True):
-        _execute(connection, plan.script("verify", change))
+        _execute(connection, plan, "verify", change)
 
 
 # The scripts' own, which psql and Sqitch run; the migrator's transaction takes their place. Bodies
@@ -368,9 +386,9 @@ def _run_verify(connection: Connection, plan: Plan, change: Change) -> None:
 _TRANSACTION_LINE = re.compile(r"^(begin|commit|rollback);[ \t]*$", re.MULTILINE)
 
 
-def _execute(connection: Connection, script: Path) -> None:
+def _execute(connection: Connection, plan: Plan, kind: str, change: Change) -> None:
     """Run a script inside the caller's transaction; say in which line it failed."""
-    text = _TRANSACTION_LINE.sub("", script.read_text("utf-8"))
+    text = _TRANSACTION_LINE.sub("", plan.script(kind, change))
     try:
         connection.execute(text.encode())
     except psycopg.Error as error:
@@ -379,8 +397,9 @@ def _execute(connection: Connection, script: Path) -> None:
         line = ""
         if error.diag.statement_position:
             line = f":{text.count(chr(10), 0, int(error.diag.statement_position)) + 1}"
-        raise MigrationError(
-            f"{script.parent.name}/{script.name}{line}: {error.diag.message_primary}",
+        refused = ForeignSchema if error.sqlstate == ForeignSchema.sqlstate else MigrationError
+        raise refused(
+            f"{kind}/{change.script}.sql{line}: {error.diag.message_primary}",
             sqlstate=error.sqlstate,
             detail=error.diag.message_detail,
             hint=error.diag.message_hint,
@@ -396,10 +415,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m app_jobs.migrate")
     parser.add_argument("command", choices=["migrate", "verify", "revert", "status"])
     parser.add_argument("--to", metavar="CHANGE", help="the last change to deploy, or to keep")
+    parser.add_argument("--schema", metavar="NAME", default=_render.DEFAULT, help="the schema")
     parser.add_argument("--dsn", default=os.environ.get("DATABASE_URL", ""), help="libpq's or URL")
     arguments = parser.parse_args()
     try:
-        sys.exit(_command(arguments.command, arguments.dsn, arguments.to))
+        sys.exit(_command(arguments.command, arguments.dsn, arguments.to, arguments.schema))
     except psycopg.OperationalError as error:
         print(error, file=sys.stderr)
         sys.exit(3)
@@ -408,18 +428,18 @@ def main() -> None:
         sys.exit(1)
 
 
-def _command(command: str, dsn: str, to: str | None) -> int:
+def _command(command: str, dsn: str, to: str | None, schema: str) -> int:
     if command == "migrate":
-        print("deployed" if migrate(dsn, to=to) else "nothing to deploy")
+        print("deployed" if migrate(dsn, to=to, schema=schema) else "nothing to deploy")
         return 0
     if command == "revert":
-        print("reverted" if revert(dsn, to=to) else "nothing to revert")
+        print("reverted" if revert(dsn, to=to, schema=schema) else "nothing to revert")
         return 0
     if command == "verify":
-        problems = verify(dsn)
+        problems = verify(dsn, schema=schema)
         print("\n".join(problems) or "verified")
         return 1 if problems else 0
-    found = status(dsn)
+    found = status(dsn, schema=schema)
     for label, names in vars(found).items():
         print(f"{label}: {', '.join(names) or 'nothing'}")
     return 0
