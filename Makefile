@@ -5,13 +5,15 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SQL    := deploy revert verify tests/pgtap
 PY     := python-client tests tools
+PG_CONFIG  ?= pg_config
+EXTENSIONS  = $(DESTDIR)$(shell $(PG_CONFIG) --sharedir)/extension
 # The commands below run in the virtual environment's world, whatever the caller's is.
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test lint format generate test-pgtap test-isolation test-python test-deploy \
-	model pages chaos bench deploy verify revert status clean system
+	model pages chaos bench deploy verify revert status install uninstall sql clean system
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,14 +33,16 @@ lint: $(VENV)/dev ## ruff, mypy, sqlfluff, squawk; generated files are fresh
 	@$(BIN)/squawk --config .squawk.toml deploy/*.sql
 	@$(BIN)/python tools/generate_sync.py --check
 	@$(BIN)/python tools/build_reference.py --check
+	@$(BIN)/python tools/build_sql.py --check
 
 format: $(VENV)/dev ## format the Python files
 	@$(BIN)/ruff check --fix --config python-client/pyproject.toml $(PY)
 	@$(BIN)/ruff format --config python-client/pyproject.toml $(PY)
 
-generate: $(VENV)/dev ## generate the synchronous client and docs/reference.md
+generate: $(VENV)/dev ## generate the synchronous client, docs/reference.md and sql/
 	@$(BIN)/python tools/generate_sync.py
 	@$(BIN)/python tools/build_reference.py
+	@$(BIN)/python tools/build_sql.py
 
 # One layer of tests each; ON=15 or ON=18 for one server, ARGS="-k words" for pg_prove or pytest.
 test-pgtap: ## SQL: functions, privileges, house rules
@@ -61,6 +65,16 @@ revert: ## take the changes out again (TO=change: down to that one)
 status: ## what is deployed, what is not
 deploy verify revert status:
 	@PYTHON='$(PYTHON)' SCHEMA='$(SCHEMA)' tools/deploy.sh $@ '$(TO)'
+
+install: ## put the extension where the server of PG_CONFIG looks for it: CREATE EXTENSION app_jobs
+	@install -d '$(EXTENSIONS)'
+	@install -m 644 sql/app_jobs.control sql/app_jobs--*.sql '$(EXTENSIONS)'
+
+uninstall: ## remove the extension's files from there
+	@rm -f '$(EXTENSIONS)'/app_jobs.control '$(EXTENSIONS)'/app_jobs--*.sql
+
+sql: $(VENV)/demo ## write the files for psql for another name (SCHEMA=name) into build/NAME/sql
+	@$(BIN)/python tools/build_sql.py --schema '$(SCHEMA)'
 
 clean: ## delete all that make has made, the demo's server and data included
 	@[ ! -d .app_jobs ] || $(PYTHON) -I python-client/src/app_jobs/embedded.py remove .app_jobs

@@ -7,8 +7,10 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import build_sql
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
@@ -17,11 +19,12 @@ from app_jobs._plan import Plan
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BIN_DIR = Path(os.environ.get("APP_JOBS_TEST_BIN", ""))
+VERSION = (ROOT / "VERSION").read_text("utf-8").strip()
 PLAN = Plan.load(ROOT)
 CHANGES = [change.name for change in PLAN.changes]
 HALF = CHANGES[len(CHANGES) // 2]
 
-Road = Callable[..., object]
+Step = Callable[..., object]
 
 
 def libpq(dsn: str, **more: str) -> dict[str, str]:
@@ -48,6 +51,14 @@ def run(command: list[str | Path], dsn: str, *, cwd: Path = ROOT, fails: bool = 
     return done.stdout + done.stderr if fails else done.stdout
 
 
+def psql(dsn: str, script: str, *, fails: bool = False) -> str:
+    """Run a script as psql -f does; return what it printed."""
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".sql") as file:
+        file.write(script)
+        file.flush()
+        return run([BIN_DIR / "psql", "-Xqv", "ON_ERROR_STOP=1", "-f", file.name], dsn, fails=fails)
+
+
 def sqitch(command: str, dsn: str, *options: str, schema: str = "app_jobs") -> str:
     """Run Sqitch as a DBA would; return what it printed."""
     if schema == "app_jobs":
@@ -71,6 +82,121 @@ def migrator_deploy(dsn: str, to: str | None = None, schema: str = "app_jobs") -
 
 def migrator_revert(dsn: str, to: str | None = None, schema: str = "app_jobs") -> None:
     migrate.revert(dsn, to=to, schema=schema, log=lambda _: None)
+
+
+def migrator_verify(dsn: str, schema: str = "app_jobs") -> None:
+    if problems := migrate.verify(dsn, schema=schema):
+        raise AssertionError(problems)
+
+
+# --- every road, in all that it can do -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Road:
+    """A road from end to end. An older version is the first half of the plan, called 0.0.1."""
+
+    name: str
+    install: Callable[[str], object]
+    install_older: Callable[[str], object]
+    verify: Callable[[str], object]
+    upgrade: Callable[[str], object]
+    downgrade: Callable[[str], object]
+    uninstall: Callable[[str], object]
+    schema: str = "app_jobs"
+
+    @property
+    def is_extension(self) -> bool:
+        return self.name.startswith("extension")
+
+
+def file_of(name: str, schema: str = "app_jobs", plan: Plan | None = None) -> str:
+    """One of the files for psql, for another name or from another plan."""
+    files = build_sql.for_psql(plan or Plan.load(ROOT, schema), VERSION)
+    return files[f"{schema}{name}.sql"]
+
+
+OLDER = replace(PLAN, changes=PLAN.changes[: CHANGES.index(HALF) + 1])
+ANOTHER_PLACE = "create schema another_place; create extension app_jobs schema another_place"
+
+ROADS = [
+    Road(
+        "sqitch",
+        install=sqitch_deploy,
+        install_older=lambda dsn: sqitch_deploy(dsn, to=HALF),
+        verify=lambda dsn: sqitch("verify", dsn),
+        upgrade=sqitch_deploy,
+        downgrade=lambda dsn: sqitch_revert(dsn, to=HALF),
+        uninstall=sqitch_revert,
+    ),
+    Road(
+        "migrator",
+        install=migrator_deploy,
+        install_older=lambda dsn: migrator_deploy(dsn, to=HALF),
+        verify=migrator_verify,
+        upgrade=migrator_deploy,
+        downgrade=lambda dsn: migrator_revert(dsn, to=HALF),
+        uninstall=migrator_revert,
+    ),
+    Road(
+        "psql",
+        install=lambda dsn: psql(dsn, file_of("")),
+        install_older=lambda dsn: psql(dsn, file_of("", plan=OLDER)),
+        verify=lambda dsn: psql(dsn, file_of("_verify")),
+        upgrade=migrator_deploy,
+        downgrade=lambda dsn: migrator_revert(dsn, to=HALF),
+        uninstall=lambda dsn: psql(dsn, file_of("_uninstall")),
+    ),
+    Road(
+        "extension",
+        install=lambda dsn: psql(dsn, "create extension app_jobs"),
+        install_older=lambda dsn: psql(dsn, "create extension app_jobs version '0.0.1'"),
+        verify=migrator_verify,
+        upgrade=lambda dsn: psql(dsn, "alter extension app_jobs update"),
+        downgrade=lambda dsn: psql(dsn, "alter extension app_jobs update to '0.0.1'"),
+        uninstall=lambda dsn: psql(dsn, file_of("_uninstall")),
+    ),
+    Road(
+        "extension-in-another_place",
+        install=lambda dsn: psql(dsn, ANOTHER_PLACE),
+        install_older=lambda dsn: psql(dsn, f"{ANOTHER_PLACE} version '0.0.1'"),
+        verify=lambda dsn: psql(dsn, file_of("_verify", "another_place")),
+        upgrade=lambda dsn: psql(dsn, "alter extension app_jobs update"),
+        downgrade=lambda dsn: psql(dsn, "alter extension app_jobs update to '0.0.1'"),
+        uninstall=lambda dsn: psql(dsn, file_of("_uninstall", "another_place")),
+        schema="another_place",
+    ),
+]
+
+
+def with_older_release(folder: Path) -> dict[str, str]:
+    """sql/ as it will be once there are tags: half of the plan is tagged as 0.0.1."""
+    for kind in ("deploy", "revert", "verify"):
+        (folder / kind).symlink_to(ROOT / kind)
+    lines = []
+    for line in (ROOT / "sqitch.plan").read_text("utf-8").splitlines():
+        lines.append(line)
+        if line.startswith(f"{HALF} "):
+            date_and_planner = line[re.search(r"\d{4}-", line).start() : line.index(" #")]
+            lines.append(f"@v0.0.1 {date_and_planner} # the first half")
+    (folder / "sqitch.plan").write_text("\n".join(lines), "utf-8")
+    return build_sql.build(Plan.load(folder), VERSION)
+
+
+FORGET_GRANTS = """
+    -- those on the schema given count as the extension's, so that pg_dump would leave them out
+    delete from pg_init_privs as p
+    using pg_extension as e
+    where
+        e.extname = 'app_jobs'
+        and p.classoid = 'pg_namespace'::regclass and p.objoid = e.extnamespace;
+"""
+
+
+def catalogue(road: Road, dsn: str) -> str:
+    """What a road has made, as any other one would have: detached, under the default name."""
+    psql(dsn, FORGET_GRANTS + _render.render(build_sql.DETACH, road.schema))
+    return product(dsn).replace(road.schema, "app_jobs")
 
 
 def dump(dsn: str, *options: str) -> str:

@@ -1,11 +1,14 @@
-"""Sqitch and the migrator: one plan, one registry, one resulting catalogue, and nothing left."""
+"""Each road, whole: the table in docs/operations.md, a test per row and column."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,166 +17,247 @@ from roads import (
     BIN_DIR,
     CHANGES,
     HALF,
+    ROADS,
     ROOT,
     Road,
+    catalogue,
     dump,
+    file_of,
     migrator_deploy,
-    migrator_revert,
     product,
+    psql,
     registry_rows,
+    run,
     sqitch,
     sqitch_deploy,
-    sqitch_revert,
 )
 
-from app_jobs import migrate
-from app_jobs.embedded import throw_away
+from app_jobs import Client, migrate
 from app_jobs.errors import ForeignSchema
 
-ROADS = [
-    pytest.param(sqitch_deploy, sqitch_revert, id="sqitch"),
-    pytest.param(migrator_deploy, migrator_revert, id="migrator"),
-]
+FAR = datetime(2100, 1, 1, tzinfo=timezone.utc)
 
 
-@pytest.mark.parametrize(("deploy", "revert"), ROADS)
-def test_revert_leaves_nothing_and_deploy_gives_the_same_again(
-    deploy: Road, revert: Road, empty_database: str
-) -> None:
-    before = product(empty_database)
-    deploy(empty_database)
-    deployed = product(empty_database)
-    assert "CREATE SCHEMA app_jobs;" in deployed
-    assert migrate.verify(empty_database) == []
-    revert(empty_database)
-    assert product(empty_database) == before
-    deploy(empty_database)
-    assert product(empty_database) == deployed
+@pytest.fixture(scope="module", params=ROADS, ids=lambda road: road.name)
+def road(request: pytest.FixtureRequest) -> Road:
+    """One road after the other."""
+    chosen: Road = request.param
+    return chosen
 
 
-def test_each_change_reverts_to_what_was_before_it(empty_database: str) -> None:
-    states = []
-    for name in CHANGES:
-        states.append(product(empty_database))
-        migrator_deploy(empty_database, to=name)
-    for index in range(len(CHANGES) - 1, 0, -1):
-        migrator_revert(empty_database, to=CHANGES[index - 1])
-        assert product(empty_database) == states[index], f"revert of {CHANGES[index]}"
+@contextmanager
+def new_database(own_server: str, name: str, template: str = "template0") -> Iterator[str]:
+    with psycopg.connect(own_server, autocommit=True) as connection:
+        connection.execute(f"create database {name} template {template}")
+        try:
+            yield make_conninfo(own_server, dbname=name)
+        finally:
+            connection.execute(f"drop database {name} with (force)")
 
 
-def test_both_roads_end_in_one_catalogue_and_one_registry() -> None:
-    # Each on a server of its own, so that neither finds the roles of the other.
-    results = []
-    for deploy in (sqitch_deploy, migrator_deploy):
-        with throw_away(bin_dir=BIN_DIR) as dsn:
-            deploy(dsn)
-            results.append((dump(dsn), registry_rows(dsn)))
-    assert results[0][0] == results[1][0]
-    assert results[0][1] == results[1][1]
+@pytest.fixture(scope="module")
+def installed_once(own_server: str, road: Road) -> Iterator[str]:
+    with new_database(own_server, "installed") as dsn:
+        road.install(dsn)
+        yield dsn
 
 
-@pytest.mark.parametrize(
-    ("first", "second"), [(sqitch_deploy, migrator_deploy), (migrator_deploy, sqitch_deploy)]
-)
-def test_each_goes_on_where_the_other_stopped(
-    first: Road, second: Road, empty_database: str
-) -> None:
-    first(empty_database, to=HALF)
-    assert migrate.status(empty_database).deployed == CHANGES[: CHANGES.index(HALF) + 1]
-    second(empty_database)
-    assert migrate.status(empty_database) == migrate.Status(CHANGES, [], [])
-    assert "Verify successful" in sqitch("verify", empty_database)
-    assert "Nothing to deploy (up-to-date)" in sqitch("status", empty_database)
-    sqitch("check", empty_database)
+@pytest.fixture
+def installed(own_server: str, installed_once: str) -> Iterator[str]:
+    """A database into which the road has led, for this test alone."""
+    with new_database(own_server, "installed_copy", "installed") as dsn:
+        yield dsn
 
 
-@pytest.mark.parametrize(
-    ("deploy", "first", "second"),
-    [
-        (sqitch_deploy, migrator_revert, sqitch_revert),
-        (migrator_deploy, sqitch_revert, migrator_revert),
-    ],
-)
-def test_each_reverts_what_the_other_deployed(
-    deploy: Road, first: Road, second: Road, empty_database: str
-) -> None:
-    before = product(empty_database)
-    deploy(empty_database)
-    first(empty_database, to=HALF)
-    second(empty_database)
-    assert product(empty_database) == before
-    assert registry_rows(empty_database)[2] == []
+@pytest.fixture(scope="module")
+def older_once(own_server: str, sharedir: Path, road: Road) -> Iterator[str]:
+    with new_database(own_server, "older") as dsn:
+        road.install_older(dsn)
+        yield dsn
 
 
-def test_both_notice_a_changed_script(empty_database: str) -> None:
-    migrator_deploy(empty_database)
-    with psycopg.connect(empty_database) as connection:
-        connection.execute(
-            "update sqitch.changes set script_hash = 'other' where change = %s", [HALF]
-        )
-    assert migrate.status(empty_database).drifted == [HALF]
-    with pytest.raises(AssertionError, match="Script signatures diverge"):
-        sqitch("check", empty_database)
+@pytest.fixture
+def older(own_server: str, older_once: str) -> Iterator[str]:
+    """The same with an older version, half of the plan."""
+    with new_database(own_server, "older_copy", "older") as dsn:
+        yield dsn
 
 
-def test_both_refuse_a_foreign_schema(empty_database: str) -> None:
-    with psycopg.connect(empty_database) as connection:
-        connection.execute("create schema app_jobs")
-    refusal = 'schema "app_jobs" exists and was not made by this deployment'
-    with pytest.raises(ForeignSchema, match=refusal) as error:
-        migrator_deploy(empty_database)
-    assert error.value.sqlstate == "JQ091"
-    assert error.value.hint
-    with psycopg.connect(empty_database) as connection:
-        assert connection.execute("select to_regnamespace('sqitch')").fetchone() == (None,)
-    with pytest.raises(AssertionError, match=refusal):
-        sqitch_deploy(empty_database)
+@dataclass(frozen=True)
+class Expected:
+    """What the migrator leaves behind."""
+
+    catalogue: str
+    older_catalogue: str
+    registry: str
+    registry_rows: list[list[tuple[object, ...]]]
 
 
-def test_roles_stay_as_long_as_another_database_uses_them() -> None:
-    def roles(dsn: str) -> list[str]:
-        with psycopg.connect(dsn) as connection:
-            rows = connection.execute(
-                "select rolname from pg_roles where rolname like 'app\\_jobs\\_%' order by rolname"
-            )
-            return [name for (name,) in rows]
-
-    with throw_away(bin_dir=BIN_DIR) as dsn:
-        with psycopg.connect(dsn, autocommit=True) as connection:
-            connection.execute("create database other")
-        other = make_conninfo(dsn, dbname="other")
+@pytest.fixture(scope="module")
+def expected(own_server: str) -> Expected:
+    with new_database(own_server, "expected") as dsn:
+        migrator_deploy(dsn, to=HALF)
+        older = product(dsn)
         migrator_deploy(dsn)
-        migrator_deploy(other)
-        both = roles(dsn)
-        assert both == [
-            f"app_jobs_{name}" for name in ("monitor", "operator", "producer", "worker")
-        ]
-        migrator_revert(dsn)
-        assert roles(dsn) == both
-        assert migrate.verify(other) == []
-        migrator_revert(other)
-        assert roles(dsn) == []
+        return Expected(product(dsn), older, dump(dsn, "--schema=sqitch"), registry_rows(dsn))
 
 
-def test_the_wheel_carries_the_sql_files(tmp_path: Path, empty_database: str) -> None:
-    """Built by way of the sdist, installed outside the checkout, run there."""
+def differences(found: str, expected: str) -> list[str]:
+    lines = difflib.unified_diff(expected.splitlines(), found.splitlines(), n=0)
+    return [line for line in lines if line[1:].strip()][:40]
 
-    def python(*arguments: str | Path) -> None:
-        subprocess.run([sys.executable, "-m", *arguments], check=True, stdout=subprocess.DEVNULL)
 
-    python("build", "--no-isolation", "--outdir", tmp_path, ROOT / "python-client")
-    (wheel,) = tmp_path.glob("app_jobs-*.whl")
-    site = tmp_path / "site"
-    python("pip", "install", "--quiet", "--no-deps", "--target", site, wheel)
-    env = {**os.environ, "PYTHONPATH": str(site)}
-    script = "import app_jobs.migrate as m; print(m.__file__); m.main()"
-    done = subprocess.run(
-        [sys.executable, "-c", script, "migrate", "--dsn", empty_database],
-        check=True,
-        cwd=tmp_path,
-        env=env,
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout.startswith(str(site))
-    assert migrate.status(empty_database) == migrate.Status(CHANGES, [], [])
+def test_install(road: Road, installed: str, expected: Expected) -> None:
+    status = migrate.status(installed, schema=road.schema)
+    assert status == migrate.Status(CHANGES, [], [])
+    with Client(installed, schema=road.schema) as client:
+        assert client.version() == (ROOT / "VERSION").read_text().strip()
+    if not road.is_extension:
+        assert "up-to-date" in sqitch("status", installed)
+        sqitch("check", installed)
+        assert differences(dump(installed, "--schema=sqitch"), expected.registry) == []
+        assert registry_rows(installed) == expected.registry_rows
+    assert differences(catalogue(road, installed), expected.catalogue) == []
+
+
+def test_verify(road: Road, installed: str) -> None:
+    before = product(installed)
+    road.verify(installed)
+    assert product(installed) == before
+    with psycopg.connect(installed) as connection:
+        connection.execute(
+            f"revoke usage on schema {road.schema} from {road.schema}_worker".encode()
+        )
+    with pytest.raises(AssertionError, match=f"role {road.schema}_worker may not use schema"):
+        road.verify(installed)
+
+
+def test_upgrade(road: Road, older: str, expected: Expected) -> None:
+    road.upgrade(older)
+    assert migrate.status(older, schema=road.schema).up_to_date
+    assert migrate.verify(older, schema=road.schema) == []
+    assert differences(catalogue(road, older), expected.catalogue) == []
+
+
+def test_downgrade(road: Road, installed: str, expected: Expected) -> None:
+    road.downgrade(installed)
+    assert differences(catalogue(road, installed), expected.older_catalogue) == []
+
+
+def test_uninstall(road: Road, installed: str, own_server: str) -> None:
+    with Client(installed, schema=road.schema) as client:
+        client.add_job(identifier="work")
+    with pytest.raises((AssertionError, migrate.MigrationError), match="1 unfinished jobs would"):
+        road.uninstall(installed)
+    assert migrate.status(installed, schema=road.schema).up_to_date
+    options = f"-c {road.schema}.allow_data_loss=on"
+    road.uninstall(make_conninfo(installed, options=options))
+    with new_database(own_server, "untouched") as dsn:
+        assert differences(product(installed), product(dsn)) == []
+    assert migrate.status(installed, schema=road.schema).deployed == []
+    road.install(installed)
+    assert migrate.status(installed, schema=road.schema).up_to_date
+
+
+def test_the_other_roads_keep_out(road: Road, installed: str) -> None:
+    """None touches what another has made; each says how to go on."""
+    before = product(installed)
+    the_file = file_of("", road.schema)
+    if road.is_extension:
+        refusal = f'schema "{road.schema}" exists: extension "app_jobs" made it'
+        with pytest.raises(ForeignSchema, match=refusal) as error:
+            migrator_deploy(installed, schema=road.schema)
+        assert error.value.hint == "ALTER EXTENSION app_jobs UPDATE brings it up to date."
+        with pytest.raises(AssertionError, match=refusal):
+            sqitch_deploy(installed, schema=road.schema)
+        said = psql(installed, the_file, fails=True)
+        assert refusal in said
+        assert "HINT:  ALTER EXTENSION app_jobs UPDATE" in said
+    else:
+        said = psql(installed, the_file, fails=True)
+        assert 'schema "app_jobs" exists and was not made by this deployment' in said
+        assert "HINT:  A deployed job queue is upgraded with `app-jobs migrate`" in said
+        for statement in ("create extension app_jobs", "create extension app_jobs schema app_jobs"):
+            said = psql(installed, f"\\set ON_ERROR_STOP on\n{statement};", fails=True)
+            assert 'schema "app_jobs" exists and was not made by this extension' in said
+            assert "HINT:  A deployed job queue is upgraded with `app-jobs migrate`" in said
+    assert product(installed) == before
+    assert migrate.status(installed, schema=road.schema).up_to_date
+
+
+def fill(dsn: str, schema: str) -> None:
+    """Jobs in every state, in many slots, and a row in every table."""
+    with Client(dsn, schema=schema) as client, psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(f"set search_path = {schema}")
+        connection.execute("insert into tasks (task_identifier, keep_completed) values ('a', '1h')")
+        connection.execute(
+            "insert into queue_settings (line, queue_name, max_running) values (':two', 'two', 2)"
+        )
+        client.register_worker("me")
+        for _ in range(4):
+            client.add_job(identifier="a", queue_name="two")
+        client.add_job(identifier="b", run_at=FAR, job_key="later")
+        running = client.get_jobs("me", ["a"], job_limit=4)
+        assert len(running) == 2
+        client.complete_job("me", running[0].id, running[0].lease)
+        for _ in range(4):
+            client.add_jobs([{"identifier": "filler"} for _ in range(700)])
+            client.tick()
+        (failing, dead, held) = client.get_jobs("me", ["filler"], job_limit=3)
+        client.fail_job("me", failing.id, "no", failing.lease)
+        client.fail_job("me", dead.id, "never", dead.lease, permanent=True)
+        connection.execute("update jobs set lease_expires_at = null where id = %s", [held.id])
+
+
+def contents(dsn: str, schema: str) -> dict[str, list[Any]]:
+    """Rows of all tables and positions of all sequences."""
+    with psycopg.connect(dsn) as connection:
+        connection.execute(f"set search_path = {schema}")
+        relations = connection.execute(
+            "select relname, relkind from pg_class where relnamespace = %s::regnamespace"
+            " and relkind in ('r', 'S') order by relname",
+            [schema],
+        ).fetchall()
+        return {
+            name: connection.execute(
+                f"select last_value, is_called from {name}"
+                if kind == "S"
+                else f"select t::text from {name} as t order by 1"
+            ).fetchall()
+            for name, kind in relations
+        }
+
+
+def test_dump_and_restore(road: Road, installed: str, own_server: str) -> None:
+    fill(installed, road.schema)
+    before = contents(installed, road.schema)
+    assert [name for name, rows in before.items() if not rows] == []
+    with new_database(own_server, "restored") as restored:
+        psql(restored, "\\set ON_ERROR_STOP on\n" + run([BIN_DIR / "pg_dump"], installed))
+        after = contents(restored, road.schema)
+        if road.is_extension:  # its first slot is there again, empty
+            after["open_slots"] = [
+                row for row in after["open_slots"] if row in before["open_slots"]
+            ]
+        assert after == before
+        assert migrate.status(restored, schema=road.schema).up_to_date
+        assert migrate.verify(restored, schema=road.schema) == []
+        works_on(restored, road.schema, before)
+        assert differences(catalogue(road, restored), catalogue(road, installed)) == []
+
+
+def works_on(dsn: str, schema: str, before: dict[str, list[Any]]) -> None:
+    """Every job that was there can be finished, and new ids are new."""
+    with Client(dsn, schema=schema) as client, psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(f"set search_path = {schema}")
+        assert client.add_job(identifier="b").id > before["jobs_id_seq"][0][0]
+        connection.execute("update jobs set run_at = now() - interval '1 s' where line is null")
+        connection.execute("update jobs set lease_expires_at = now() where locked_by = 'me'")
+        connection.execute("update alarms set due_at = now()")
+        done = 0
+        for _ in range(20):
+            client.tick()
+            jobs = client.get_jobs("you", job_limit=1000)
+            done += len(client.complete_jobs("you", [job.id for job in jobs]))
+        assert done == len(before["jobs"]) + 1
+        assert connection.execute("select count(*) from jobs").fetchone() == (0,)

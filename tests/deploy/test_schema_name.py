@@ -13,7 +13,7 @@ from roads import (
     HALF,
     PLAN,
     ROOT,
-    Road,
+    Step,
     libpq,
     migrator_deploy,
     migrator_revert,
@@ -103,7 +103,7 @@ def test_pgtap_passes_on_a_rendered_installation(server: str, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("first", "second"), [(sqitch_deploy, migrator_deploy), (migrator_deploy, sqitch_deploy)]
 )
-def test_both_tools_keep_one_registry(first: Road, second: Road, empty_database: str) -> None:
+def test_both_tools_keep_one_registry(first: Step, second: Step, empty_database: str) -> None:
     migrator_deploy(empty_database)
     registry = registry_rows(empty_database)
     first(empty_database, to=HALF, schema="other")

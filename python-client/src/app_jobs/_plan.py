@@ -42,6 +42,9 @@ _ENTRY = re.compile(
 )
 _ESCAPES = {r"\n": "\n", r"\r": "\r", r"\\": "\\"}
 _PRAGMA = re.compile(r"%(?P<name>[\w-]+)\s*=\s*(?P<value>\S+)")
+# The scripts' own, which psql and Sqitch run. Bodies of functions are indented, so what they begin
+# or commit is left alone.
+_TRANSACTION_LINE = re.compile(r"^(begin|commit|rollback);[ \t]*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,17 @@ class Plan:
         """The change's deploy, revert or verify script."""
         text = (self.folder / kind / f"{change.script}.sql").read_bytes().decode()
         return _render.render(text, self.schema)
+
+    def statements(self, kind: str, change: Change) -> str:
+        """The script, line for line, but without its own begin, commit or rollback."""
+        return _TRANSACTION_LINE.sub("", self.script(kind, change))
+
+    def release(self, version: str) -> list[Change]:
+        """The changes of a released version, or of this one, which may have no tag yet."""
+        for index, change in enumerate(self.changes):
+            if any(tag.name.removeprefix("v") == version for tag in change.tags):
+                return self.changes[: index + 1]
+        return self.changes
 
     def script_hash(self, change: Change) -> str:
         """What the registry keeps of a deploy script: the SHA-1 of its bytes."""

@@ -113,7 +113,7 @@ def verify(conninfo: str = "", *, schema: str = _render.DEFAULT) -> list[str]:
     plan = Plan.load(schema=schema)
     with _connect(conninfo, schema) as connection:
         registry = Registry(connection, plan)
-        deployed = registry.deployed()
+        deployed = registry.deployed() or _extension(connection, plan)
         if not deployed:
             raise MigrationError(
                 f"{schema} is not deployed in this database", hint="Run `app-jobs migrate`."
@@ -167,6 +167,7 @@ def status(conninfo: str = "", *, schema: str = _render.DEFAULT) -> Status:
     with _connect(conninfo, schema) as connection:
         registry = Registry(connection, plan)
         deployed, drifted = registry.deployed(), registry.drifted()
+        deployed = deployed or _extension(connection, plan)
     return Status(
         deployed=[change.name for change in deployed],
         pending=[change.name for change in plan.changes[len(deployed) :]],
@@ -233,24 +234,8 @@ class Registry:
 
     def add(self, change: Change) -> None:
         """Enter a change as deployed, with its dependencies, tags and event."""
-        self._insert(
-            "changes",
-            change_id=change.id,
-            script_hash=self._plan.script_hash(change),
-            change=change.name,
-            project=self._plan.project,
-            **_about(change),
-        )
-        for name, change_id in change.requires.items():
-            self._insert(
-                "dependencies",
-                change_id=change.id,
-                type="require",
-                dependency=name,
-                dependency_id=change_id,
-            )
-        self.add_tags(change)
-        self._add_event("deploy", change)
+        for table, row in rows_of(self._plan, change, _committer("committer")):
+            self._insert(table, **row)
 
     def add_tags(self, change: Change) -> None:
         """Enter those of the change's tags that are not there; they may be younger than it."""
@@ -259,14 +244,7 @@ class Registry:
         ).fetchall()
         for tag in change.tags:
             if (tag.id,) not in known:
-                self._insert(
-                    "tags",
-                    tag_id=tag.id,
-                    tag=f"@{tag.name}",
-                    project=self._plan.project,
-                    change_id=change.id,
-                    **_about(tag),
-                )
+                self._insert("tags", **_tag_row(self._plan, change, tag, _committer("committer")))
 
     def remove(self, change: Change) -> None:
         """Take a reverted change out, and log the event."""
@@ -274,7 +252,7 @@ class Registry:
             self._connection.execute(
                 f"delete from {self._schema}.{table} where change_id = %s", [change.id]
             )
-        self._add_event("revert", change)
+        self._insert("events", **_event_row(self._plan, change, "revert", _committer("committer")))
 
     def _exists(self) -> bool:
         exists = f"select to_regclass('{self._schema}.releases') is not null"
@@ -299,18 +277,6 @@ class Registry:
             [self._plan.project],
         ).fetchall()
 
-    def _add_event(self, event: str, change: Change) -> None:
-        self._insert(
-            "events",
-            event=event,
-            change_id=change.id,
-            change=change.name,
-            project=self._plan.project,
-            requires=list(change.requires),
-            tags=[f"@{tag.name}" for tag in change.tags],
-            **_about(change),
-        )
-
     def _insert(self, table: str, **values: object) -> None:
         # Table and column names come from this class alone, the schema's has been checked.
         columns, places = ", ".join(values), ", ".join(["%s"] * len(values))
@@ -326,13 +292,73 @@ def registry_script(registry: str) -> str:
     return re.sub(r"\bsqitch\b", registry, script)
 
 
+def rows_of(
+    plan: Plan, change: Change, committer: dict[str, str]
+) -> Iterator[tuple[str, dict[str, object]]]:
+    """The rows that say that a change is deployed, with the names of their tables, in order.
+
+    committer  committer_name and committer_email
+    """
+    yield (
+        "changes",
+        {
+            "change_id": change.id,
+            "script_hash": plan.script_hash(change),
+            "change": change.name,
+            "project": plan.project,
+            **_about(change),
+            **committer,
+        },
+    )
+    for name, change_id in change.requires.items():
+        yield (
+            "dependencies",
+            {
+                "change_id": change.id,
+                "type": "require",
+                "dependency": name,
+                "dependency_id": change_id,
+            },
+        )
+    for tag in change.tags:
+        yield "tags", _tag_row(plan, change, tag, committer)
+    yield "events", _event_row(plan, change, "deploy", committer)
+
+
+def _tag_row(
+    plan: Plan, change: Change, tag: Entry, committer: dict[str, str]
+) -> dict[str, object]:
+    return {
+        "tag_id": tag.id,
+        "tag": f"@{tag.name}",
+        "project": plan.project,
+        "change_id": change.id,
+        **_about(tag),
+        **committer,
+    }
+
+
+def _event_row(
+    plan: Plan, change: Change, event: str, committer: dict[str, str]
+) -> dict[str, object]:
+    return {
+        "event": event,
+        "change_id": change.id,
+        "change": change.name,
+        "project": plan.project,
+        "requires": list(change.requires),
+        "tags": [f"@{tag.name}" for tag in change.tags],
+        **_about(change),
+        **committer,
+    }
+
+
 def _about(entry: Entry) -> dict[str, str]:
     return {
         "note": entry.note,
         "planned_at": entry.planned_at,
         "planner_name": entry.planner_name,
         "planner_email": entry.planner_email,
-        **_committer("committer"),
     }
 
 
@@ -376,19 +402,25 @@ def _lock(connection: Connection, log: Log) -> None:
     )
 
 
+def _extension(connection: Connection, plan: Plan) -> list[Change]:
+    """The changes that `create extension app_jobs` has made under this schema name, if it did."""
+    versions = connection.execute(
+        "select e.extversion from pg_extension as e inner join pg_depend as d"
+        " on d.refclassid = 'pg_extension'::regclass and d.refobjid = e.oid and d.deptype = 'e'"
+        " where d.classid = 'pg_class'::regclass and d.objid = to_regclass(%s)",
+        [f"{plan.schema}.error_codes"],
+    ).fetchall()
+    return plan.release(versions[0][0]) if versions else []
+
+
 def _run_verify(connection: Connection, plan: Plan, change: Change) -> None:
     with connection.transaction(force_rollback=True):
         _execute(connection, plan, "verify", change)
 
 
-# The scripts' own, which psql and Sqitch run; the migrator's transaction takes their place. Bodies
-# of functions are indented, so what they begin or commit is left alone.
-_TRANSACTION_LINE = re.compile(r"^(begin|commit|rollback);[ \t]*$", re.MULTILINE)
-
-
 def _execute(connection: Connection, plan: Plan, kind: str, change: Change) -> None:
     """Run a script inside the caller's transaction; say in which line it failed."""
-    text = _TRANSACTION_LINE.sub("", plan.script(kind, change))
+    text = plan.statements(kind, change)
     try:
         connection.execute(text.encode())
     except psycopg.Error as error:

@@ -1,0 +1,376 @@
+-- Remove app_jobs 0.1.0, however it was installed: psql -f app_jobs_uninstall.sql
+-- Made by `make generate`: do not edit.
+\set ON_ERROR_STOP on
+
+begin;
+
+-- the lock that Sqitch and the migrator take between deployers
+do $$
+begin
+    perform pg_advisory_xact_lock(75474063);
+end;
+$$;
+
+do $$
+begin
+    if to_regprocedure('app_jobs.version()') is null then
+        raise exception 'app_jobs is not installed here, or not completely'
+            using errcode = 'JQ091', hint = '`app-jobs revert` removes what it has deployed.';
+    elsif app_jobs.version() <> '0.1.0' then
+        raise exception 'app_jobs has version % here', app_jobs.version()
+            using errcode = 'JQ091', hint = 'Take the uninstaller of that version.';
+    end if;
+end;
+$$;
+
+-- An extension's members become objects like any others, which their reverts can drop.
+do $$
+declare
+    v_extension name;
+    v_member text;
+begin
+    select e.extname into v_extension
+    from pg_depend as d
+    inner join pg_extension as e on d.refclassid = 'pg_extension'::regclass and d.refobjid = e.oid
+    where
+        d.classid = 'pg_class'::regclass and d.deptype = 'e'
+        and d.objid = to_regclass('app_jobs.error_codes');
+    if not found then
+        return;
+    end if;
+    for v_member in
+        select format('%s %s', o.type, o.identity)
+        from pg_depend as d
+        inner join pg_extension as e
+            on d.refclassid = 'pg_extension'::regclass and d.refobjid = e.oid
+        cross join pg_identify_object(d.classid, d.objid, d.objsubid) as o
+        where
+            d.deptype = 'e' and e.extname = v_extension
+            -- types of rows and arrays go with what they belong to
+            and not (d.classid = 'pg_type'::regclass and exists (
+                select from pg_depend as i
+                where i.classid = d.classid and i.objid = d.objid and i.deptype = 'i'
+            ))
+    loop
+        execute format('alter extension %I drop %s', v_extension, v_member);
+    end loop;
+    execute format('drop extension %I', v_extension);
+end;
+$$;
+
+-- Revert app_jobs:version from pg
+
+set local lock_timeout = '5s';
+
+-- With triggers in use or jobs unfinished, a change further down would refuse to go. So refuse here
+-- already, with the last change of the plan: what is left must be a queue that works.
+do $$
+declare
+    v_triggers text;
+    v_jobs bigint;
+begin
+    select string_agg(format('"%s" on table %s', t.tgname, t.tgrelid::regclass), ', ')
+    into v_triggers
+    from pg_trigger as t
+    inner join pg_proc as p on p.oid = t.tgfoid
+    where p.pronamespace = 'app_jobs'::regnamespace and t.tgparentid = 0;
+    if v_triggers is not null then
+        raise exception 'triggers call functions of app_jobs: %', v_triggers
+            using errcode = 'JQ002', hint = 'Drop these triggers first.';
+    end if;
+    if coalesce(nullif(current_setting('app_jobs.allow_data_loss', true), ''), 'off')::boolean then
+        return;
+    end if;
+    select count(*) into v_jobs from app_jobs.jobs;
+    if v_jobs > 0 then
+        raise exception '% unfinished jobs would be lost', v_jobs
+            using errcode = 'JQ002',
+                hint = 'Let workers finish them, or: set app_jobs.allow_data_loss = on '
+                    '(for Sqitch: PGOPTIONS="-c app_jobs.allow_data_loss=on").';
+    end if;
+end;
+$$;
+
+drop function app_jobs.version();
+
+-- Revert app_jobs:release_jobs from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.release_jobs(text);
+
+-- Revert app_jobs:heartbeat from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.heartbeat(text, bigint[], interval);
+drop function app_jobs.held_by(text);
+
+-- Revert app_jobs:snooze_job from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.snooze_job(text, bigint, interval, integer);
+
+-- Revert app_jobs:fail_jobs from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.fail_job(text, bigint, text, integer, interval, text, boolean);
+drop function app_jobs.fail_jobs(text, json);
+
+-- Revert app_jobs:complete_jobs from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.complete_job(text, bigint, integer, json);
+drop function app_jobs.complete_jobs(text, bigint[], integer[], json[]);
+
+-- Revert app_jobs:get_jobs from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.get_job(text, text[], interval);
+drop function app_jobs.get_jobs(text, text[], interval, integer);
+
+-- Revert app_jobs:tick from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.tick();
+drop function app_jobs.keep_house(integer);
+drop function app_jobs.count_idle();
+drop function app_jobs.prune_finished(integer);
+drop function app_jobs.sweep();
+drop function app_jobs.move_queues(integer);
+drop function app_jobs.end_expired_leases(integer);
+drop function app_jobs.make_due_ready(text[], integer);
+drop function app_jobs.due_slots(text, timestamptz);
+drop sequence app_jobs.pruned_to;
+drop sequence app_jobs.swept_at;
+drop sequence app_jobs.ticked_at;
+
+-- Revert app_jobs:cancel_job from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.cancel_job(text, uuid, text);
+
+-- Revert app_jobs:triggers from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.tg_add_jobs_with_rows();
+drop function app_jobs.tg_add_job_with_fields();
+drop function app_jobs.tg_add_job_with_row();
+drop function app_jobs.tg_add_job_with_row_id();
+drop function app_jobs.add_job_for_row(record, oid, text, text[], json);
+drop function app_jobs.check_trigger(oid, text, text[], text, text, integer, integer, text);
+drop function app_jobs.tenant_column(oid, text, text);
+drop function app_jobs.column_type(oid, text, text, text);
+drop function app_jobs.row_as_json(record, oid);
+drop function app_jobs.field_as_json(record, oid, text);
+drop function app_jobs.has_own_cast_to_json(oid);
+
+-- Revert app_jobs:add_jobs from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.add_jobs(
+    text, json[], uuid, text, timestamptz, integer, integer, jsonb, interval
+);
+drop function app_jobs.add_jobs(json);
+drop function app_jobs.insert_jobs(
+    json, text, json[], uuid[], integer, text, timestamptz, integer, integer, jsonb,
+    interval
+);
+drop function app_jobs.check_specs(json);
+drop function app_jobs.check_spec(json);
+
+-- Revert app_jobs:add_job from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.add_job(
+    uuid, text, json, text, text, timestamptz, integer, integer, text, jsonb, interval
+);
+drop function app_jobs.finished_with_key(text, uuid);
+drop function app_jobs.lock_key_holder(text, uuid);
+drop function app_jobs.find_job(text, uuid);
+
+-- Revert app_jobs:let_go from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.let_go(tid[], timestamptz[], text[], boolean[], boolean, boolean);
+drop function app_jobs.finish_jobs(tid[], text, text, text[]);
+drop function app_jobs.queues_left(tid[]);
+
+-- Revert app_jobs:queues from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.advance_queues(text[], text[], boolean);
+drop function app_jobs.take_seats(integer, text[], text[], app_jobs.place[]);
+drop type app_jobs.seated;
+drop function app_jobs.free_seats(text, integer);
+
+-- Revert app_jobs:lines from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.look(text, text[], text[], integer, app_jobs.place);
+drop type app_jobs.place;
+drop function app_jobs.raise_bounds(integer, text);
+
+-- Revert app_jobs:slots from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.turn_slots();
+drop function app_jobs.close_slot(integer);
+drop function app_jobs.note_arrivals(integer);
+drop function app_jobs.enter_slot();
+drop function app_jobs.seat_line(text);
+drop function app_jobs.lock_key(text, text);
+drop table app_jobs.alarms;
+drop table app_jobs.streams;
+drop table app_jobs.open_slots;
+drop sequence app_jobs.activity;
+drop sequence app_jobs.slot_current;
+drop sequence app_jobs.slot_number;
+
+-- Revert app_jobs:workers from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.set_worker_idle(text, boolean);
+drop function app_jobs.register_worker(text, text, integer, text[]);
+drop function app_jobs.wake_workers();
+drop sequence app_jobs.went_busy;
+drop sequence app_jobs.went_idle;
+drop table app_jobs.workers;
+
+-- Revert app_jobs:job_queues from pg
+
+set local lock_timeout = '5s';
+
+drop view app_jobs.job_queues;
+drop table app_jobs.queue_settings;
+
+-- Revert app_jobs:finished_jobs from pg
+
+set local lock_timeout = '5s';
+
+drop table app_jobs.job_errors;
+drop table app_jobs.finished_jobs;
+
+-- Revert app_jobs:jobs from pg
+
+set local lock_timeout = '5s';
+
+-- Before the look, so that nobody adds a job after it.
+lock table app_jobs.jobs in access exclusive mode;
+
+do $$
+declare
+    v_jobs bigint;
+begin
+    if coalesce(nullif(current_setting('app_jobs.allow_data_loss', true), ''), 'off')::boolean then
+        return;
+    end if;
+    select count(*) into v_jobs from app_jobs.jobs;
+    if v_jobs > 0 then
+        raise exception '% unfinished jobs would be lost', v_jobs
+            using errcode = 'JQ002',
+                hint = 'Let workers finish them, or: set app_jobs.allow_data_loss = on '
+                    '(for Sqitch: PGOPTIONS="-c app_jobs.allow_data_loss=on").';
+    end if;
+end;
+$$;
+
+drop table app_jobs.jobs;
+drop function app_jobs.queue_line(uuid, text);
+
+-- Revert app_jobs:tasks from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.retry_delay(text, integer);
+drop table app_jobs.tasks;
+drop function app_jobs.backoff_delay(json, integer);
+
+-- Revert app_jobs:arguments from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.check_job(text, text, text, integer, interval);
+drop function app_jobs.check_positive(text, interval);
+drop function app_jobs.check_length(text, text, integer);
+drop function app_jobs.check_not_null(text, boolean, text);
+drop function app_jobs.check_worker_id(text);
+
+-- Revert app_jobs:error_codes from pg
+
+set local lock_timeout = '5s';
+
+drop table app_jobs.error_codes;
+
+-- Revert app_jobs:roles from pg
+
+set local lock_timeout = '5s';
+
+revoke usage on schema app_jobs
+from app_jobs_producer, app_jobs_worker, app_jobs_operator, app_jobs_monitor;
+
+-- Roles belong to the cluster: one that another database uses, or that we may not drop, stays.
+do $$
+declare
+    v_role text;
+begin
+    foreach v_role in array array[
+        'app_jobs_operator', 'app_jobs_monitor', 'app_jobs_worker', 'app_jobs_producer'
+    ] loop
+        begin
+            execute format('drop role %I', v_role);
+        exception when dependent_objects_still_exist or insufficient_privilege then
+            raise notice 'role "%" stays: %', v_role, sqlerrm;
+        end;
+    end loop;
+end;
+$$;
+
+-- Revert app_jobs:schema from pg
+
+set local lock_timeout = '5s';
+
+drop schema app_jobs;
+
+do $$
+begin
+    if to_regclass('sqitch.changes') is not null then
+        insert into sqitch.events (
+            event, change_id, change, project, note, requires, planned_at, planner_name,
+            planner_email, committer_name, committer_email
+        )
+        select
+            'revert', c.change_id, c.change, c.project, c.note,
+            array(
+                select d.dependency from sqitch.dependencies as d
+                where d.change_id = c.change_id
+            ),
+            c.planned_at, c.planner_name, c.planner_email, current_user,
+            current_user || '@localhost'
+        from sqitch.changes as c
+        where c.project = 'app_jobs';
+        delete from sqitch.tags as t where t.project = 'app_jobs';
+        delete from sqitch.dependencies as d
+        where d.change_id in (
+            select c.change_id from sqitch.changes as c where c.project = 'app_jobs'
+        );
+        delete from sqitch.changes as c where c.project = 'app_jobs';
+    end if;
+end;
+$$;
+
+commit;
