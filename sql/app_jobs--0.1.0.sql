@@ -56,14 +56,16 @@ begin
 
 set local lock_timeout = '5s';
 
--- Roles belong to the cluster: another database may have made them, or the DBA by hand.
+-- Roles belong to the cluster: another database may have made them, or the DBA by hand. Whoever may
+-- not make them is told what to ask for, and deploys again once it is done.
 do $$
 declare
+    c_roles constant text [] := array[
+        'app_jobs_producer', 'app_jobs_worker', 'app_jobs_operator', 'app_jobs_monitor'
+    ];
     v_role text;
 begin
-    foreach v_role in array array[
-        'app_jobs_producer', 'app_jobs_worker', 'app_jobs_operator', 'app_jobs_monitor'
-    ] loop
+    foreach v_role in array c_roles loop
         if to_regrole(v_role) is null then
             -- a role's name cannot be a parameter of a static statement
             execute format('create role %I nologin', v_role);
@@ -83,6 +85,15 @@ begin
     then
         grant app_jobs_producer, app_jobs_worker, app_jobs_monitor to app_jobs_operator;
     end if;
+exception when insufficient_privilege then
+    raise exception 'role "%" may not make the roles of app_jobs: %', current_user, sqlerrm
+        using errcode = '42501',
+            hint = 'Have this run by somebody who may, then deploy again: ' || coalesce((
+                select string_agg(format('create role %I nologin; ', r.name), '')
+                from unnest(c_roles) as r(name)
+                where to_regrole(r.name) is null
+            ), '') || 'grant app_jobs_producer, app_jobs_worker, app_jobs_monitor '
+            'to app_jobs_operator;';
 end;
 $$;
 

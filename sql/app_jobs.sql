@@ -55,14 +55,16 @@ the manual.';
 
 set local lock_timeout = '5s';
 
--- Roles belong to the cluster: another database may have made them, or the DBA by hand.
+-- Roles belong to the cluster: another database may have made them, or the DBA by hand. Whoever may
+-- not make them is told what to ask for, and deploys again once it is done.
 do $$
 declare
+    c_roles constant text [] := array[
+        'app_jobs_producer', 'app_jobs_worker', 'app_jobs_operator', 'app_jobs_monitor'
+    ];
     v_role text;
 begin
-    foreach v_role in array array[
-        'app_jobs_producer', 'app_jobs_worker', 'app_jobs_operator', 'app_jobs_monitor'
-    ] loop
+    foreach v_role in array c_roles loop
         if to_regrole(v_role) is null then
             -- a role's name cannot be a parameter of a static statement
             execute format('create role %I nologin', v_role);
@@ -82,6 +84,15 @@ begin
     then
         grant app_jobs_producer, app_jobs_worker, app_jobs_monitor to app_jobs_operator;
     end if;
+exception when insufficient_privilege then
+    raise exception 'role "%" may not make the roles of app_jobs: %', current_user, sqlerrm
+        using errcode = '42501',
+            hint = 'Have this run by somebody who may, then deploy again: ' || coalesce((
+                select string_agg(format('create role %I nologin; ', r.name), '')
+                from unnest(c_roles) as r(name)
+                where to_regrole(r.name) is null
+            ), '') || 'grant app_jobs_producer, app_jobs_worker, app_jobs_monitor '
+            'to app_jobs_operator;';
 end;
 $$;
 
@@ -4480,7 +4491,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '87895f33eea986d052dbd32b978c1bc5eab08791', 'schema', 'app_jobs', array[]::text[], array[]::text[], 'A schema of our own, or none.', '2026-11-22T11:00:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('486923d28f849a8b71314e60b4bf7f79d80225b8', '111063612e8487258d80e63f0d0cc0b0fe906561', 'roles', 'app_jobs', 'Who may add, claim, steer, watch.', '2026-11-22T11:01:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('486923d28f849a8b71314e60b4bf7f79d80225b8', '280d4c26ea76c38ab6bbfbef4f6a7247a8dbad84', 'roles', 'app_jobs', 'Who may add, claim, steer, watch.', '2026-11-22T11:01:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('486923d28f849a8b71314e60b4bf7f79d80225b8', 'require', 'schema', '87895f33eea986d052dbd32b978c1bc5eab08791');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
