@@ -48,8 +48,8 @@ generate: $(VENV)/dev ## generate the synchronous client, docs/reference.md and 
 test-pgtap: ## SQL: functions, privileges, house rules
 test-isolation: ## SQL: races between sessions
 test-python: ## client, worker, console command, migrator
-test-deploy: ## Sqitch and the migrator; verify and revert of every change
-model pages: export APP_JOBS_FULL := 1
+test-deploy: ## every road into a database and out; each change reverted, broken, interrupted
+model pages test-deploy: export APP_JOBS_FULL := 1
 model: ## long: random calls of all functions agree with a model
 pages: ## long: pages touched by claims, with millions of jobs
 chaos: export APP_JOBS_CHAOS_JOBS := 10000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -153,6 +154,57 @@ def test_a_second_deployer_waits(
     second.join()
     assert lines[0].startswith("another deployment is at work")
     assert tables(empty_database) == ["one", "two"]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_cut_off_at_any_message_it_stands_between_two_changes(
+    when: str, project: Path, empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each message in turn is the last one to arrive, or the first one that does not."""
+    steps = {
+        "schema": ("create table app_jobs.schema ();", "drop table app_jobs.schema;"),
+        **{name: SCRIPTS[name] for name in ("one", "two")},
+    }
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        connection.execute("create schema app_jobs")
+    for name, (deploy, revert) in steps.items():
+        write(project, "deploy", name, deploy)
+        write(project, "revert", name, revert)
+    wait = psycopg.Connection.wait
+    left = 0
+
+    def wait_and_cut(connection: psycopg.Connection[Any], *arguments: Any, **more: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            if when == "after":
+                wait(connection, *arguments, **more)
+            connection.pgconn.finish()
+            raise psycopg.OperationalError("cut off")
+        return wait(connection, *arguments, **more)
+
+    def cut_at_each_message(command: Callable[..., object], cuts: int = 0) -> int:
+        nonlocal left
+        names = list(steps)
+        while True:
+            left = cuts + 1
+            with monkeypatch.context() as patch:
+                patch.setattr(psycopg.Connection, "wait", wait_and_cut)
+                try:
+                    command(empty_database, log=quiet)
+                except psycopg.OperationalError:
+                    cuts += 1
+                else:
+                    return cuts
+            deployed = migrate.status(empty_database).deployed
+            assert tables(empty_database) == sorted(deployed)
+            assert deployed == names[: len(deployed)]
+
+    left = 0
+    assert cut_at_each_message(migrate.migrate) > 20
+    assert tables(empty_database) == ["one", "schema", "two"]
+    assert cut_at_each_message(migrate.revert) > 10
+    assert tables(empty_database) == []
 
 
 def test_a_tag_may_be_younger_than_its_change(project: Path, empty_database: str) -> None:

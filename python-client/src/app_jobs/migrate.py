@@ -424,7 +424,7 @@ def _execute(connection: Connection, plan: Plan, kind: str, change: Change) -> N
     try:
         connection.execute(text.encode())
     except psycopg.Error as error:
-        if error.diag.message_primary is None:  # the connection is lost: not the script's fault
+        if connection.closed:  # lost: not the script's fault
             raise
         line = ""
         if error.diag.statement_position:
