@@ -131,9 +131,9 @@ begin
     select e.extname into v_extension
     from pg_depend as d
     inner join pg_extension as e on d.refclassid = 'pg_extension'::regclass and d.refobjid = e.oid
-    where
-        d.classid = 'pg_class'::regclass and d.deptype = 'e'
-        and d.objid = to_regclass('app_jobs.error_codes');
+    inner join pg_class as c on d.classid = 'pg_class'::regclass and d.objid = c.oid
+    where d.deptype = 'e' and c.relnamespace = to_regnamespace('app_jobs')
+    limit 1;
     if not found then
         return;
     end if;

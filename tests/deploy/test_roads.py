@@ -24,6 +24,7 @@ from roads import (
     dump,
     file_of,
     migrator_deploy,
+    migrator_revert,
     product,
     psql,
     registry_rows,
@@ -102,6 +103,16 @@ def expected(own_server: str) -> Expected:
         return Expected(product(dsn), older, dump(dsn, "--schema=sqitch"), registry_rows(dsn))
 
 
+def test_the_table_in_the_manual_has_every_road_and_column() -> None:
+    lines = (ROOT / "docs" / "operations.md").read_text("utf-8").splitlines()
+    head = next(index for index, line in enumerate(lines) if line.startswith("| road | install"))
+    columns = [cell.strip().replace(" ", "_") for cell in lines[head].strip("|").split("|")][1:]
+    rows = [line.split("|")[1].strip() for line in lines[head + 2 : head + 2 + len(ROADS)]]
+    assert rows == [road.name for road in ROADS]
+    tests = [name.removeprefix("test_") for name in globals() if name.startswith("test_")]
+    assert [column for column in columns if column not in tests] == []
+
+
 def differences(found: str, expected: str) -> list[str]:
     lines = difflib.unified_diff(expected.splitlines(), found.splitlines(), n=0)
     return [line for line in lines if line[1:].strip()][:40]
@@ -159,6 +170,20 @@ def test_uninstall(road: Road, installed: str, own_server: str) -> None:
     assert migrate.status(installed, schema=road.schema).up_to_date
 
 
+def test_drop_extension(road: Road, installed: str) -> None:
+    """It asks nothing; a schema that was given stays, and can be given again."""
+    if not road.is_extension:
+        with pytest.raises(AssertionError, match='extension "app_jobs" does not exist'):
+            psql(installed, "drop extension app_jobs")
+        return
+    psql(installed, "drop extension app_jobs")
+    with psycopg.connect(installed) as connection:
+        left = connection.execute("select to_regnamespace(%s)::text", [road.schema]).fetchone()
+    assert left == (None if road.schema == "app_jobs" else road.schema,)
+    psql(installed, "create extension app_jobs" + (f" schema {road.schema}" if left[0] else ""))
+    assert migrate.verify(installed, schema=road.schema) == []
+
+
 def test_the_other_roads_keep_out(road: Road, installed: str) -> None:
     """None touches what another has made; each says how to go on."""
     before = product(installed)
@@ -170,6 +195,8 @@ def test_the_other_roads_keep_out(road: Road, installed: str) -> None:
         assert error.value.hint == "ALTER EXTENSION app_jobs UPDATE brings it up to date."
         with pytest.raises(AssertionError, match=refusal):
             sqitch_deploy(installed, schema=road.schema)
+        with pytest.raises(ForeignSchema, match=f'schema "{road.schema}" is that of an extension'):
+            migrator_revert(installed, schema=road.schema)
         said = psql(installed, the_file, fails=True)
         assert refusal in said
         assert "HINT:  ALTER EXTENSION app_jobs UPDATE" in said

@@ -28,7 +28,7 @@ from app_jobs import Client, _render, migrate
 from app_jobs.errors import BadArgument
 
 # Names that are also those of a table, a function, a column or a role's last part, or are long.
-NAMES = ["other", "jobs", "add_job", "worker_id", "producer", "x" * 40]
+NAMES = ["other", "jobs", "add_job", "x" * 40]
 
 
 def test_default_files_stay_as_they_are() -> None:
@@ -152,28 +152,3 @@ def test_names_that_cannot_be(name: str, empty_database: str) -> None:
     for command in (migrate.migrate, migrate.verify, migrate.revert, migrate.status):
         with pytest.raises(BadArgument):
             command(empty_database, schema=name)
-
-
-def test_make_deploy_takes_a_schema(empty_database: str, tmp_path: Path) -> None:
-    checkout = tmp_path / "checkout"
-    checkout.mkdir()
-    for name in ("Makefile", "sqitch.plan", "sqitch.conf", "deploy", "revert", "verify", "tools"):
-        (checkout / name).symlink_to(ROOT / name)
-    (checkout / "python-client").symlink_to(ROOT / "python-client")
-
-    def make(target: str) -> str:
-        return subprocess.run(
-            ["make", "--no-print-directory", target, "SCHEMA=other"],
-            check=True,
-            cwd=checkout,
-            env=libpq(empty_database),
-            capture_output=True,
-            text=True,
-        ).stdout
-
-    assert make("deploy").startswith("Through sqitch")
-    assert "Nothing to deploy" in make("deploy")
-    assert "up-to-date" in make("status")
-    assert migrate.status(empty_database, schema="other").up_to_date
-    make("revert")
-    assert migrate.status(empty_database, schema="other").deployed == []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -16,6 +18,7 @@ from roads import (
     HALF,
     ROOT,
     Step,
+    libpq,
     migrator_deploy,
     migrator_revert,
     product,
@@ -71,6 +74,57 @@ def test_each_reverts_what_the_other_deployed(
     second(empty_database)
     assert product(empty_database) == before
     assert registry_rows(empty_database)[2] == []
+
+
+def test_sqitch_waits_for_the_migrator(
+    empty_database: str, wait_until_blocked: Callable[[str, int], None]
+) -> None:
+    """tests/python/test_migrate.py shows that the migrator waits under the same lock."""
+    with (
+        psycopg.connect(empty_database, autocommit=True) as connection,
+        ThreadPoolExecutor() as pool,
+    ):
+        migrate._lock(connection, print)
+        waiting = pool.submit(sqitch_deploy, empty_database, to=CHANGES[1])
+        pid = None
+        while pid is None and not waiting.done():
+            pid = connection.execute(
+                "select pid from pg_locks where locktype = 'advisory' and not granted"
+                " and database = (select oid from pg_database where datname = current_database())"
+            ).fetchone()
+        assert pid is not None, "it did not wait"
+        wait_until_blocked(empty_database, pid[0])
+        assert migrate.status(empty_database).deployed == []
+        connection.close()
+        waiting.result()
+    assert migrate.status(empty_database).deployed == CHANGES[:2]
+
+
+@pytest.mark.parametrize("schema", ["app_jobs", "other"])
+def test_make_deploy_does_with_either_tool(schema: str, empty_database: str) -> None:
+    """Sqitch takes no keywords for a database, so those are left to the migrator."""
+
+    def make(target: str, **variables: str) -> str:
+        return subprocess.run(
+            ["make", "--no-print-directory", target, f"SCHEMA={schema}"],
+            check=True,
+            cwd=ROOT,
+            env={**libpq(empty_database), **variables},
+            capture_output=True,
+            text=True,
+        ).stdout
+
+    keywords = {"DATABASE_URL": empty_database}
+    said = make("deploy", **keywords)
+    assert said.startswith("Through the migrator of app-jobs\n")
+    assert "nothing to deploy" in make("deploy", **keywords)
+    said = make("deploy")
+    assert said.startswith("Through sqitch")
+    assert "Nothing to deploy" in said
+    assert "up-to-date" in make("status")
+    assert migrate.status(empty_database, schema=schema).up_to_date
+    make("revert", **keywords)
+    assert migrate.status(empty_database, schema=schema).deployed == []
 
 
 def test_both_notice_a_changed_script(empty_database: str) -> None:

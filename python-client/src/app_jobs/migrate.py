@@ -142,14 +142,22 @@ def revert(
     to  the change that shall be the last one; null: revert all. The registry itself stays.
 
     Every change is committed by itself. Waits while another deployer is at work.
-    Raises SchemaTooNew, MigrationError (a change refuses: unfinished jobs, say), BadArgument.
+    Raises SchemaTooNew, MigrationError (a change refuses: unfinished jobs, say), BadArgument,
+    ForeignSchema (an extension).
     """
     plan = Plan.load(schema=schema)
     with _connect(conninfo, schema) as connection:
         _lock(connection, log)
         registry = Registry(connection, plan)
         keep = 0 if to is None else plan.position(to) + 1
-        doomed = registry.deployed()[keep:][::-1]
+        deployed = registry.deployed()
+        if not deployed and _extension(connection, plan):
+            raise ForeignSchema(
+                f'schema "{schema}" is that of an extension',
+                hint="ALTER EXTENSION … UPDATE TO brings an older version, sql/app_jobs_uninstall.sql"
+                " (or DROP EXTENSION, which does not look for unfinished jobs) removes it.",
+            )
+        doomed = deployed[keep:][::-1]
         for change in doomed:
             log(f"  - {change.name}")
             with connection.transaction():
@@ -407,8 +415,9 @@ def _extension(connection: Connection, plan: Plan) -> list[Change]:
     versions = connection.execute(
         "select e.extversion from pg_extension as e inner join pg_depend as d"
         " on d.refclassid = 'pg_extension'::regclass and d.refobjid = e.oid and d.deptype = 'e'"
-        " where d.classid = 'pg_class'::regclass and d.objid = to_regclass(%s)",
-        [f"{plan.schema}.error_codes"],
+        " inner join pg_class as c on d.classid = 'pg_class'::regclass and d.objid = c.oid"
+        " where c.relnamespace = to_regnamespace(%s) limit 1",
+        [plan.schema],
     ).fetchall()
     return plan.release(versions[0][0]) if versions else []
 
