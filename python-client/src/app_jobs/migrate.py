@@ -154,8 +154,8 @@ def revert(
         if not deployed and _extension(connection, plan):
             raise ForeignSchema(
                 f'schema "{schema}" is that of an extension',
-                hint="ALTER EXTENSION … UPDATE TO brings an older version, sql/app_jobs_uninstall.sql"
-                " (or DROP EXTENSION, which does not look for unfinished jobs) removes it.",
+                hint="ALTER EXTENSION … UPDATE TO brings an older version;"
+                " sql/app_jobs_uninstall.sql removes it (DROP EXTENSION, too, jobs or no jobs).",
             )
         doomed = deployed[keep:][::-1]
         for change in doomed:
