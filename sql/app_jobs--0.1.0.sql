@@ -123,7 +123,7 @@ insert into app_jobs.error_codes (sqlstate, condition, meaning) values
 ('22004', 'null_value_not_allowed', 'an argument is null where none may be'),
 ('22023', 'invalid_parameter_value', 'an argument has a value outside its range'),
 ('42501', 'insufficient_privilege', 'the caller has no right to this function'),
-('JQ001', 'unknown_job', 'no job has this id'),
+('JQ001', 'unknown_job', 'no job, or no schedule, has this id'),
 ('JQ002', 'not_supported_now', 'not supported in this state or at this isolation level'),
 ('JQ003', 'effect_in_doubt', 'a side effect was begun and never finished: only a person can know'),
 ('JQ004', 'already_scheduled', 'the last job of this schedule still waits or runs'),
@@ -297,6 +297,7 @@ declare
     v_base interval := coalesce((backoff ->> 'base')::interval, interval '1 second');
     v_cap interval := coalesce((backoff ->> 'cap')::interval, interval '6 hours');
     v_jitter double precision := coalesce((backoff ->> 'jitter')::double precision, 0.1);
+    v_factor double precision;
     v_unknown text;
 begin
     if backoff is null then
@@ -318,11 +319,16 @@ begin
         raise exception 'backoff has jitter %', v_jitter
             using errcode = '22023', hint = 'Jitter is a share of the delay, 0 to 1.';
     end if;
-    return least(v_cap, v_base * case v_type
-        when 'exponential' then 2 ^ least(attempts - 1, 40)
+    v_factor := case v_type
+        when 'exponential' then 2 ^ least(attempts - 1, 100)
         when 'linear' then attempts
         else 1
-    end);
+    end;
+    -- asked first, since the product may be longer than any interval
+    if extract(epoch from v_base) * v_factor >= extract(epoch from v_cap) then
+        return v_cap;
+    end if;
+    return v_base * v_factor;
 end;
 $$;
 
@@ -370,7 +376,7 @@ once.';
 comment on column app_jobs.tasks.task_identifier is 'The task, 1 to 126 characters.';
 comment on column app_jobs.tasks.max_attempts is 'Runs before a job fails for good; null: 25. Read when a job is added.';
 comment on column app_jobs.tasks.retry_after is 'Length of a lease; null: the worker''s. A job''s own retry_after goes first.';
-comment on column app_jobs.tasks.timeout is 'A run''s own time limit, apart from its lease; null: none.';
+comment on column app_jobs.tasks.timeout is 'How long a run may take from its claim, renewals included; it then fails. Null: no limit.';
 comment on column app_jobs.tasks.backoff is
 '{"type": "exponential"|"linear"|"constant", "base": "1s", "cap": "6h", "jitter": 0.1}; null:
 exp(attempts) seconds.';
@@ -440,6 +446,7 @@ create table app_jobs.jobs (
     lease_length interval,
     superseded boolean not null default false,
     cancel_reason text,
+    has_effects boolean not null default false,
     constraint jobs_pkey primary key (id),
     constraint jobs_task_identifier_length check (char_length(task_identifier) between 1 and 126),
     constraint jobs_queue_name_length check (char_length(queue_name) between 1 and 200),
@@ -472,6 +479,10 @@ create index jobs_scheduled on app_jobs.jobs (
 create index jobs_leased on app_jobs.jobs (
     slot, lease_expires_at
 ) where lease_expires_at is not null;
+
+create index jobs_processing on app_jobs.jobs (
+    locked_at
+) where locked_by is not null and lease_expires_at is null;
 
 create unique index jobs_seats on app_jobs.jobs (
     slot, app_jobs.queue_line(database_id, queue_name), seat
@@ -524,6 +535,7 @@ comment on column app_jobs.jobs.seat is 'Internal: the seat of its queue that a 
 comment on column app_jobs.jobs.lease_length is 'Internal: the length that the claim asked for, with which a heartbeat renews.';
 comment on column app_jobs.jobs.superseded is 'Internal: gave its key up to a newer job while running, so it is not retried.';
 comment on column app_jobs.jobs.cancel_reason is 'Internal: not null once cancellation of a running job was asked for.';
+comment on column app_jobs.jobs.has_effects is 'Internal: may have rows in effects, which go when it goes.';
 comment on constraint jobs_held_out_of_line on app_jobs.jobs is 'A held job stands in no line: never two holders.';
 comment on constraint jobs_seat_is_held on app_jobs.jobs is 'Only a held job of a queue sits on a seat.';
 comment on constraint jobs_held_since on app_jobs.jobs is 'Held by somebody means held since some time.';
@@ -531,6 +543,7 @@ comment on constraint jobs_lease_is_held on app_jobs.jobs is 'A lease has a hold
 comment on index app_jobs.jobs_line is 'The ready and parked lines, slot by slot; the task comes last so that others'' jobs are passed within the index.';
 comment on index app_jobs.jobs_scheduled is 'Jobs that wait for their time, slot by slot.';
 comment on index app_jobs.jobs_leased is 'Leases, slot by slot.';
+comment on index app_jobs.jobs_processing is 'To count held jobs without a lease.';
 comment on index app_jobs.jobs_seats is 'Seats taken, slot by slot: two claims that race for one seat meet here.';
 comment on index app_jobs.jobs_key is 'One live job per key, without tenant (a null tenant would make a plain unique index enforce nothing).';
 comment on index app_jobs.jobs_tenant_key is 'One live job per tenant and key.';
@@ -570,10 +583,17 @@ create table app_jobs.finished_jobs (
     keep_until timestamptz not null,
     constraint finished_jobs_pkey primary key (id),
     constraint finished_jobs_state_known check (state in ('completed', 'failed', 'cancelled'))
+) with (
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_threshold = 10000
 );
 
 create index finished_jobs_key on app_jobs.finished_jobs (key, database_id) where key is not null;
 create index finished_jobs_keep_until on app_jobs.finished_jobs (keep_until);
+create index finished_jobs_finished_at on app_jobs.finished_jobs (finished_at);
+create index finished_jobs_failed on app_jobs.finished_jobs (
+    finished_at
+) where state = 'failed';
 
 create table app_jobs.job_errors (
     job_id bigint not null,
@@ -584,6 +604,9 @@ create table app_jobs.job_errors (
     error_message text,
     detail text,
     constraint job_errors_pkey primary key (job_id, lease)
+) with (
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_threshold = 10000
 );
 
 grant select on app_jobs.finished_jobs, app_jobs.job_errors to app_jobs_operator;
@@ -612,7 +635,9 @@ comment on column app_jobs.finished_jobs.finished_by is 'The worker that ended i
 comment on column app_jobs.finished_jobs.result is 'What the worker gave to complete_jobs().';
 comment on column app_jobs.finished_jobs.keep_until is 'Internal: tick() may delete the row after this.';
 comment on index app_jobs.finished_jobs_key is 'For job_key_mode once.';
-comment on index app_jobs.finished_jobs_keep_until is 'For pruning.';
+comment on index app_jobs.finished_jobs_keep_until is 'To prune what is over its time.';
+comment on index app_jobs.finished_jobs_finished_at is 'To prune by age, and to look at the latest.';
+comment on index app_jobs.finished_jobs_failed is 'To count what has failed of late.';
 comment on table app_jobs.job_errors is
 'One row per failed attempt, kept as long as its job is, live or finished.';
 comment on column app_jobs.job_errors.job_id is 'The job.';
@@ -629,13 +654,298 @@ $do$;
 do $do$
 begin
     execute replace($script$
+-- Deploy app_jobs:effects to pg
+-- requires: finished_jobs
+
+set local lock_timeout = '5s';
+
+create table app_jobs.effects (
+    job_id bigint not null,
+    effect_key text collate "C" not null,
+    lease integer not null,
+    worker_id text not null,
+    started_at timestamptz not null default clock_timestamp(),
+    finished_at timestamptz,
+    result json,
+    constraint effects_pkey primary key (job_id, effect_key),
+    constraint effects_effect_key_length check (char_length(effect_key) between 1 and 512),
+    constraint effects_result_is_finished check (result is null or finished_at is not null)
+);
+
+create function app_jobs.check_effect(job_id bigint, effect_key text) returns void
+language plpgsql
+immutable
+as $$
+begin
+    perform app_jobs.check_not_null(
+        'job_id', check_effect.job_id is null, 'Give the id of the job that has the effect.'
+    );
+    perform app_jobs.check_not_null(
+        'effect_key', check_effect.effect_key is null,
+        'Name the effect within its job, 1 to 512 characters.'
+    );
+    perform app_jobs.check_length('effect_key', check_effect.effect_key, 512);
+end;
+$$;
+
+create function app_jobs.hold_job(
+    worker_id text,
+    job_id bigint,
+    lease integer default null
+) returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+    perform app_jobs.check_worker_id(hold_job.worker_id);
+    perform app_jobs.check_not_null(
+        'job_id', hold_job.job_id is null, 'Give the id of the job to hold on to.'
+    );
+    perform from app_jobs.jobs as j
+    where
+        j.id = hold_job.job_id
+        and j.locked_by = hold_job.worker_id
+        and (hold_job.lease is null or j.lease = hold_job.lease)
+    for update;
+    return found;
+end;
+$$;
+
+create function app_jobs.begin_once(
+    worker_id text,
+    job_id bigint,
+    effect_key text,
+    lease integer default null,
+    out run boolean,
+    out result json
+)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+    v_holder text;
+    v_effect app_jobs.effects;
+begin
+    perform app_jobs.check_worker_id(begin_once.worker_id);
+    perform app_jobs.check_effect(begin_once.job_id, begin_once.effect_key);
+    -- The fence; and while we hold the job it cannot end, which would leave our row behind.
+    if not app_jobs.hold_job(begin_once.worker_id, begin_once.job_id, begin_once.lease) then
+        select coalesce('worker "' || j.locked_by || '"', 'nobody') into v_holder
+        from app_jobs.jobs as j
+        where j.id = begin_once.job_id;
+        if not found then
+            raise exception 'there is no live job %', begin_once.job_id
+                using errcode = 'JQ001',
+                    hint = 'It has ended, so whoever still works on it should stop.';
+        end if;
+        raise exception 'job % is not held by worker "%"%', begin_once.job_id,
+            begin_once.worker_id, coalesce(' under lease ' || begin_once.lease, '')
+            using errcode = 'JQ002',
+                detail = format('It is held by %s.', v_holder),
+                hint = 'Its lease is over or was taken over: stop working on it.';
+    end if;
+    update app_jobs.jobs as j
+    set has_effects = true, updated_at = clock_timestamp()
+    where j.id = begin_once.job_id and not j.has_effects;
+
+    insert into app_jobs.effects (job_id, effect_key, lease, worker_id)
+    select j.id, begin_once.effect_key, j.lease, j.locked_by
+    from app_jobs.jobs as j
+    where j.id = begin_once.job_id
+    on conflict on constraint effects_pkey do nothing;
+    run := found;
+    if run then
+        return;
+    end if;
+
+    select e.* into v_effect
+    from app_jobs.effects as e
+    where e.job_id = begin_once.job_id and e.effect_key = begin_once.effect_key;
+    if v_effect.finished_at is null then
+        raise exception 'effect "%" of job % was begun and never finished',
+            begin_once.effect_key, begin_once.job_id
+            using errcode = 'JQ003',
+                detail = format('Worker "%s" began it at %s, under lease %s.',
+                    v_effect.worker_id, v_effect.started_at, v_effect.lease),
+                hint = format(
+                    'Find out whether it happened. If not: select app_jobs.forget_once(%1$s, %2$L);'
+                    ' if so: select app_jobs.finish_once(%3$L, %1$s, %2$L). Then let the job run'
+                    ' again.',
+                    begin_once.job_id, begin_once.effect_key, v_effect.worker_id
+                );
+    end if;
+    result := v_effect.result;
+end;
+$$;
+
+create function app_jobs.finish_once(
+    worker_id text,
+    job_id bigint,
+    effect_key text,
+    result json default null,
+    lease integer default null
+) returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+    perform app_jobs.check_worker_id(finish_once.worker_id);
+    perform app_jobs.check_effect(finish_once.job_id, finish_once.effect_key);
+    -- The fence is who began the effect, not who holds the job now: nobody else knows how it ended,
+    -- and that has to be kept, though the lease was lost meanwhile. A second time changes nothing.
+    update app_jobs.effects as e
+    set
+        result = case when e.finished_at is null then finish_once.result else e.result end,
+        finished_at = coalesce(e.finished_at, clock_timestamp())
+    where
+        e.job_id = finish_once.job_id
+        and e.effect_key = finish_once.effect_key
+        and e.worker_id = finish_once.worker_id
+        and (finish_once.lease is null or e.lease = finish_once.lease);
+    if found then
+        return;
+    end if;
+    perform from app_jobs.jobs as j where j.id = finish_once.job_id;
+    if not found then
+        raise exception 'there is no live job %', finish_once.job_id
+            using errcode = 'JQ001',
+                detail = 'Nor is there an effect of it that this worker began.',
+                hint = 'It has ended, so whoever still works on it should stop.';
+    end if;
+    raise exception 'effect "%" of job % was not begun by worker "%"%', finish_once.effect_key,
+        finish_once.job_id, finish_once.worker_id, coalesce(' under lease ' || finish_once.lease, '')
+        using errcode = 'JQ002', hint = 'Call begin_once() first, and only if it says run.';
+end;
+$$;
+
+create function app_jobs.forget_once(
+    job_id bigint,
+    effect_key text,
+    lease integer default null
+) returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+    perform app_jobs.check_effect(forget_once.job_id, forget_once.effect_key);
+    delete from app_jobs.effects as e
+    where
+        e.job_id = forget_once.job_id
+        and e.effect_key = forget_once.effect_key
+        and (forget_once.lease is null or e.lease = forget_once.lease);
+    return found;
+end;
+$$;
+
+revoke all on function app_jobs.check_effect(bigint, text) from public;
+revoke all on function app_jobs.hold_job(text, bigint, integer) from public;
+revoke all on function app_jobs.begin_once(text, bigint, text, integer) from public;
+revoke all on function app_jobs.finish_once(text, bigint, text, json, integer) from public;
+revoke all on function app_jobs.forget_once(bigint, text, integer) from public;
+grant select on app_jobs.effects to app_jobs_operator;
+grant execute on function app_jobs.hold_job(text, bigint, integer) to app_jobs_worker;
+grant execute on function app_jobs.begin_once(text, bigint, text, integer) to app_jobs_worker;
+grant execute on function app_jobs.finish_once(text, bigint, text, json, integer)
+to app_jobs_worker;
+grant execute on function app_jobs.forget_once(bigint, text, integer) to app_jobs_worker;
+
+comment on table app_jobs.effects is
+'Side effects of jobs that must not be repeated: one row per job and effect, kept as long as the
+job is, live or finished.';
+comment on column app_jobs.effects.job_id is 'The job.';
+comment on column app_jobs.effects.effect_key is 'Names the effect within its job, 1 to 512 characters.';
+comment on column app_jobs.effects.lease is 'The claim under which it was begun.';
+comment on column app_jobs.effects.worker_id is 'Who began it, and alone may say that it is finished.';
+comment on column app_jobs.effects.started_at is 'When it was begun.';
+comment on column app_jobs.effects.finished_at is 'When it was said to have happened; null: it is under way, or in doubt.';
+comment on column app_jobs.effects.result is 'What came of it, for those who ask again.';
+comment on constraint effects_result_is_finished on app_jobs.effects is
+'Only what has happened has a result.';
+comment on function app_jobs.check_effect(bigint, text) is
+'Refuse what cannot name an effect.
+
+job_id      not null
+effect_key  1 to 512 characters, not null
+
+Errors: 22004, 22023. Roles: internal.';
+comment on function app_jobs.hold_job(text, bigint, integer) is
+'Hold on to a job until the end of the transaction: nobody can take it over meanwhile, though its
+lease may end, and complete_job() in the same transaction cannot fail to find it. So what the
+transaction writes and the end of the job are committed together, or not at all.
+
+worker_id  the holder, as given to get_job()
+job_id     the job
+lease      the lease (jobs.lease at the claim); null: whichever the worker holds
+
+Returns: true; false if the worker does not hold the job any more. Errors: 22004, 22023. Locks: the
+job; waits for it. Roles: app_jobs_worker.';
+comment on function app_jobs.begin_once(text, bigint, text, integer) is
+'Ask whether to perform a side effect that must not be repeated. Commit before performing it, and
+call finish_once() after it.
+
+worker_id   the holder of the job, as given to get_job()
+job_id      the job
+effect_key  names the effect within its job, 1 to 512 characters
+lease       the lease (jobs.lease at the claim); null: whichever the worker holds
+
+Returns: run, true: perform it, false: it has happened; result, as given to finish_once() then.
+Errors: 22004, 22023, JQ001 if the job is not live, JQ002 if the worker does not hold it, JQ003 if
+the effect was begun and never finished, so that only a person can know. Locks: the job; waits for
+it. Roles: app_jobs_worker.';
+comment on function app_jobs.finish_once(text, bigint, text, json, integer) is
+'Note that a side effect has happened. A second time changes nothing. It counts also when the job
+was taken over or has failed since: who began the effect knows.
+
+worker_id   who called begin_once()
+job_id      the job
+effect_key  the effect
+result      what later calls of begin_once() answer; null: none
+lease       the lease under which it was begun; null: whichever it was
+
+Errors: 22004, 22023, JQ001 if the job is not live and the worker has begun no such effect, JQ002
+if it is live. Locks: the effect; waits for it. Roles: app_jobs_worker.';
+comment on function app_jobs.forget_once(bigint, text, integer) is
+'Forget a side effect: it may be performed again.
+
+job_id      the job, live or finished
+effect_key  the effect
+lease       only if it was begun under this lease; null: under any
+
+Returns: whether there was one. Errors: 22004, 22023. Locks: the effect; waits for it. Roles:
+app_jobs_worker.';
+$script$, 'app_jobs', case '@extschema@' when 'public' then 'app_jobs' else '@extschema@' end);
+end;
+$do$;
+
+do $do$
+begin
+    execute replace($script$
 -- Deploy app_jobs:job_queues to pg
 -- requires: jobs
 
 set local lock_timeout = '5s';
 
--- Who writes the table or reads the view needs the right to what they call, so queue_line() stands
--- here in full.
+-- Who reads the view needs the right to what it calls, so queue_line() stands here in full.
 create table app_jobs.queue_settings (
     line text collate "C" not null,
     database_id uuid,
@@ -672,7 +982,7 @@ full join (
     group by q.database_id, q.queue_name
 ) as j on s.line = j.line;
 
-grant select, insert, update, delete on app_jobs.queue_settings to app_jobs_operator;
+grant select on app_jobs.queue_settings to app_jobs_operator;
 grant select on app_jobs.job_queues to app_jobs_operator, app_jobs_monitor;
 
 comment on table app_jobs.queue_settings is
@@ -847,8 +1157,330 @@ $do$;
 do $do$
 begin
     execute replace($script$
--- Deploy app_jobs:slots to pg
+-- Deploy app_jobs:counts to pg
 -- requires: jobs
+
+set local lock_timeout = '5s';
+
+create table app_jobs.slot_counts (
+    slot integer not null,
+    state text collate "C" not null,
+    task_identifier text collate "C" not null,
+    queue_line text collate "C" not null,
+    jobs bigint not null,
+    oldest timestamptz not null,
+    constraint slot_counts_pkey primary key (slot, state, task_identifier, queue_line),
+    constraint slot_counts_state_known check (state in ('ready', 'parked', 'scheduled'))
+);
+create index slot_counts_oldest on app_jobs.slot_counts (
+    task_identifier, queue_line, oldest
+) where state = 'ready';
+
+-- Differences, not a row per group that is written again and again: whoever counts waits for
+-- nobody.
+create table app_jobs.totals (
+    id bigint generated always as identity,
+    state text collate "C" not null,
+    task_identifier text collate "C" not null,
+    queue_line text collate "C" not null,
+    jobs bigint not null,
+    merged boolean not null default false,
+    constraint totals_pkey primary key (id)
+);
+create index totals_merged on app_jobs.totals (merged, state, task_identifier, queue_line);
+
+-- The slot that was counted last.
+create sequence app_jobs.counted_to as integer minvalue -2147483648 start -2147483648;
+select setval('app_jobs.counted_to', -2147483648);
+
+create function app_jobs.waiting_in(slot integer)
+returns table (state text, task_identifier text, queue_line text, jobs bigint, oldest timestamptz)
+language sql
+stable
+as $$
+    select
+        w.state, w.task_identifier,
+        app_jobs.queue_line(w.database_id, coalesce(w.queue_name, '')), w.jobs, w.oldest
+    from (
+        select
+            case when j.line = '' then 'ready' else 'parked' end as state,
+            j.task_identifier, j.database_id, j.queue_name, count(*) as jobs, min(j.run_at) as oldest
+        from app_jobs.jobs as j
+        where j.slot = waiting_in.slot and j.line is not null
+        group by 1, 2, 3, 4
+        union all
+        select
+            'scheduled', j.task_identifier, j.database_id, j.queue_name, count(*), min(j.run_at)
+        from app_jobs.jobs as j
+        where j.slot = waiting_in.slot and j.line is null and j.locked_by is null
+        group by 1, 2, 3, 4
+    ) as w
+$$;
+
+create function app_jobs.note_counts(counts app_jobs.slot_counts[]) returns void
+language plpgsql
+volatile
+as $$
+begin
+    -- With a queue or a tenant for every few jobs there would be more to count than to run.
+    with named as (
+        select
+            c.slot, c.state, c.task_identifier, c.jobs, c.oldest,
+            case
+                when count(*) over (partition by c.slot, c.state, c.task_identifier) > 50 then '*'
+                else c.queue_line
+            end as queue_line
+        from unnest(note_counts.counts) as c
+    ),
+
+    noted as (
+        insert into app_jobs.slot_counts as c (
+            slot, state, task_identifier, queue_line, jobs, oldest
+        )
+        select n.slot, n.state, n.task_identifier, n.queue_line, sum(n.jobs), min(n.oldest)
+        from named as n
+        group by n.slot, n.state, n.task_identifier, n.queue_line
+        returning c.state, c.task_identifier, c.queue_line, c.jobs
+    )
+
+    insert into app_jobs.totals (state, task_identifier, queue_line, jobs)
+    select n.state, n.task_identifier, n.queue_line, sum(n.jobs)
+    from noted as n
+    group by n.state, n.task_identifier, n.queue_line;
+end;
+$$;
+
+create function app_jobs.forget_counts(
+    slots integer[], state text, tasks text[], queue_line text
+) returns void
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+begin
+    with gone as (
+        delete from app_jobs.slot_counts as c
+        where c.ctid = any(array(
+            select f.ctid
+            from app_jobs.slot_counts as f
+            where
+                f.slot = any(forget_counts.slots)
+                and f.state = coalesce(forget_counts.state, f.state)
+                and (
+                    forget_counts.tasks is null or f.task_identifier = any(forget_counts.tasks)
+                )
+                and f.queue_line = coalesce(forget_counts.queue_line, f.queue_line)
+            for update skip locked
+        ))
+        returning c.state, c.task_identifier, c.queue_line, c.jobs
+    )
+
+    insert into app_jobs.totals (state, task_identifier, queue_line, jobs)
+    select g.state, g.task_identifier, g.queue_line, -sum(g.jobs)
+    from gone as g
+    group by g.state, g.task_identifier, g.queue_line;
+end;
+$$;
+
+create function app_jobs.count_again(slots integer) returns integer
+language plpgsql
+volatile
+set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
+-- keep_house() has it off: a slot may have hundreds of groups
+set enable_hashjoin = on
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    v_from constant integer := pg_sequence_last_value('app_jobs.counted_to');
+    v_slots integer[];
+begin
+    v_slots := array(
+        with recursive counted(slot) as (
+            (
+                select c.slot from app_jobs.slot_counts as c
+                where v_from is null or c.slot > v_from
+                order by c.slot limit 1
+            )
+            union all
+            select (
+                select c.slot from app_jobs.slot_counts as c where c.slot > n.slot
+                order by c.slot limit 1
+            )
+            from counted as n
+            where n.slot is not null
+        )
+
+        select n.slot from counted as n where n.slot is not null limit count_again.slots
+    );
+    -- at the end: from the start, next time
+    perform setval('app_jobs.counted_to', case
+        when cardinality(v_slots) < count_again.slots then -2147483648
+        else v_slots[count_again.slots]
+    end);
+
+    -- A closed slot only loses jobs, so its groups only shrink. Counts that another session is
+    -- changing are left to it.
+    with counted as materialized (
+        select c.slot, c.state, c.task_identifier, c.queue_line, c.jobs
+        from app_jobs.slot_counts as c
+        where c.slot = any(v_slots)
+        for update skip locked
+    ),
+
+    waiting as materialized (
+        select s.slot, w.state, w.task_identifier, w.queue_line, w.jobs, w.oldest
+        from unnest(v_slots) as s(slot)
+        cross join lateral app_jobs.waiting_in(s.slot) as w
+    ),
+
+    fresh as materialized (
+        select
+            c.slot, c.state, c.task_identifier, c.queue_line, c.jobs as noted,
+            coalesce(sum(w.jobs), 0) as jobs, min(w.oldest) as oldest
+        from counted as c
+        left join waiting as w
+            on
+                w.slot = c.slot
+                and w.state = c.state
+                and w.task_identifier = c.task_identifier
+                and c.queue_line in ('*', w.queue_line)
+        group by c.slot, c.state, c.task_identifier, c.queue_line, c.jobs
+    ),
+
+    emptied as (
+        delete from app_jobs.slot_counts as c
+        using fresh as f
+        where
+            (c.slot, c.state, c.task_identifier, c.queue_line)
+            = (f.slot, f.state, f.task_identifier, f.queue_line)
+            and f.jobs = 0
+    ),
+
+    changed as (
+        update app_jobs.slot_counts as c
+        set jobs = f.jobs, oldest = f.oldest
+        from fresh as f
+        where
+            (c.slot, c.state, c.task_identifier, c.queue_line)
+            = (f.slot, f.state, f.task_identifier, f.queue_line)
+            and f.jobs > 0
+            and (f.jobs, f.oldest) is distinct from (c.jobs, c.oldest)
+    )
+
+    insert into app_jobs.totals (state, task_identifier, queue_line, jobs)
+    select f.state, f.task_identifier, f.queue_line, sum(f.jobs - f.noted)
+    from fresh as f
+    group by f.state, f.task_identifier, f.queue_line
+    having sum(f.jobs - f.noted) <> 0;
+
+    -- what others have noted since, added up
+    with noted as materialized (
+        select t.id, t.state, t.task_identifier, t.queue_line
+        from app_jobs.totals as t
+        where not t.merged
+        order by t.state, t.task_identifier, t.queue_line
+        limit 1000
+        for update skip locked
+    ),
+
+    added_up as (
+        delete from app_jobs.totals as t
+        where t.id = any(array(
+            select n.id from noted as n
+            union all
+            select m.id
+            from (select distinct n.state, n.task_identifier, n.queue_line from noted as n) as g
+            cross join lateral (
+                select s.id
+                from app_jobs.totals as s
+                where
+                    s.merged
+                    and s.state = g.state
+                    and s.task_identifier = g.task_identifier
+                    and s.queue_line = g.queue_line
+                for update skip locked
+            ) as m
+        ))
+        returning t.state, t.task_identifier, t.queue_line, t.jobs
+    )
+
+    insert into app_jobs.totals (state, task_identifier, queue_line, jobs, merged)
+    select a.state, a.task_identifier, a.queue_line, sum(a.jobs), true
+    from added_up as a
+    group by a.state, a.task_identifier, a.queue_line
+    having sum(a.jobs) <> 0;
+    return cardinality(v_slots);
+end;
+$$;
+
+revoke all on function app_jobs.waiting_in(integer) from public;
+revoke all on function app_jobs.note_counts(app_jobs.slot_counts[]) from public;
+revoke all on function app_jobs.forget_counts(integer[], text, text[], text) from public;
+revoke all on function app_jobs.count_again(integer) from public;
+
+comment on table app_jobs.slot_counts is
+'Jobs that wait in closed slots, as of the last count: never too few, since a closed slot only
+loses jobs.';
+comment on column app_jobs.slot_counts.slot is 'A closed slot.';
+comment on column app_jobs.slot_counts.state is 'ready, parked or scheduled.';
+comment on column app_jobs.slot_counts.task_identifier is 'Task.';
+comment on column app_jobs.slot_counts.queue_line is 'Tenant, colon, queue, each empty if there is none; *: more than 50 of them, counted as one.';
+comment on column app_jobs.slot_counts.jobs is 'How many.';
+comment on column app_jobs.slot_counts.oldest is 'Their lowest run_at.';
+comment on index app_jobs.slot_counts_oldest is 'To find what is ready longest.';
+comment on table app_jobs.totals is
+'Sums of slot_counts over all slots. Several rows of one group are to be added up: each change of
+slot_counts adds its difference, and tick() merges.';
+comment on column app_jobs.totals.id is 'Number.';
+comment on column app_jobs.totals.state is 'As in slot_counts, like the next two columns.';
+comment on column app_jobs.totals.task_identifier is 'Task.';
+comment on column app_jobs.totals.queue_line is 'Tenant and queue.';
+comment on column app_jobs.totals.jobs is 'How many; less than zero for those that went.';
+comment on column app_jobs.totals.merged is 'Added up by tick().';
+comment on index app_jobs.totals_merged is 'To find what is to be merged, and with what.';
+comment on sequence app_jobs.counted_to is 'The closed slot that tick() has counted again last.';
+comment on function app_jobs.waiting_in(integer) is
+'Count the jobs of a slot that wait.
+
+slot  an open or closed slot
+
+Returns: a row per state, task, tenant and queue, with the lowest run_at. Roles: internal; the
+caller pins the plans.';
+comment on function app_jobs.note_counts(app_jobs.slot_counts[]) is
+'Note how many jobs wait in slots that nobody can enter any more. A task of more than 50 tenants
+and queues in a slot is noted as one.
+
+counts  a row per slot, state, task, tenant and queue
+
+Roles: internal.';
+comment on function app_jobs.forget_counts(integer[], text, text[], text) is
+'Forget counts of closed slots in which nothing is left.
+
+slots       the slots
+state       ready, parked or scheduled; null: all
+tasks       tasks; null: all
+queue_line  tenant and queue; null: all
+
+Locks: counts, skipping locked ones. Roles: internal; the caller pins the plans.';
+comment on function app_jobs.count_again(integer) is
+'Count what is left in the next few closed slots, in turn, and merge totals.
+
+slots  slots at most
+
+Returns: slots counted. Locks: counts and totals, skipping locked ones. Roles: internal; READ
+COMMITTED only.';
+$script$, 'app_jobs', case '@extschema@' when 'public' then 'app_jobs' else '@extschema@' end);
+end;
+$do$;
+
+do $do$
+begin
+    execute replace($script$
+-- Deploy app_jobs:slots to pg
+-- requires: counts
 -- requires: workers
 
 set local lock_timeout = '5s';
@@ -886,7 +1518,7 @@ create table app_jobs.alarms (
     kind text collate "C" not null,
     due_at timestamptz not null,
     constraint alarms_pkey primary key (slot, kind),
-    constraint alarms_kind_known check (kind in ('run', 'lease'))
+    constraint alarms_kind_known check (kind in ('run', 'lease', 'schedule'))
 );
 create index alarms_due on app_jobs.alarms (kind, due_at);
 
@@ -897,6 +1529,10 @@ parallel safe
 as $$
     select hashtextextended('app_jobs ' || kind || ' ' || name, 0)
 $$;
+
+create index streams_parked on app_jobs.streams (
+    app_jobs.lock_key('queue', line), task_identifier
+) where line > '$';
 
 create function app_jobs.seat_line(queue_line text) returns text
 language sql
@@ -952,6 +1588,7 @@ begin
     -- a slot that a sweep listed again may have left bounds behind
     delete from app_jobs.streams as s where s.slot = close_slot.slot;
     delete from app_jobs.alarms as a where a.slot = close_slot.slot;
+    perform app_jobs.forget_counts(array[close_slot.slot], null, null, null);
 
     insert into app_jobs.streams (slot, line, task_identifier, priority, run_at, id)
     select close_slot.slot, j.line, j.task_identifier, min(j.priority), min(j.run_at), min(j.id)
@@ -974,7 +1611,19 @@ begin
     select close_slot.slot, 'lease', min(j.lease_expires_at)
     from app_jobs.jobs as j
     where j.slot = close_slot.slot and j.lease_expires_at is not null
+    having count(*) > 0
+    union all
+    select close_slot.slot, 'schedule', min(s.due_at)
+    from app_jobs.scheduled_jobs as s
+    where s.slot = close_slot.slot and s.due_at is not null
     having count(*) > 0;
+
+    perform app_jobs.note_counts(array(
+        select row(
+            close_slot.slot, w.state, w.task_identifier, w.queue_line, w.jobs, w.oldest
+        )::app_jobs.slot_counts
+        from app_jobs.waiting_in(close_slot.slot) as w
+    ));
 
     delete from app_jobs.open_slots as o where o.slot = close_slot.slot;
 end;
@@ -1062,11 +1711,12 @@ comment on column app_jobs.streams.priority is 'Lower bound of the position.';
 comment on column app_jobs.streams.run_at is 'Lower bound of the position.';
 comment on column app_jobs.streams.id is 'Lower bound of the position.';
 comment on index app_jobs.streams_order is 'To find the first stream of a line and task.';
+comment on index app_jobs.streams_parked is 'For queues with parked jobs to take turns in tick(). The lines of seats come before ''$''.';
 comment on table app_jobs.alarms is
 'What falls due in closed slots: nothing before due_at.';
 comment on column app_jobs.alarms.slot is 'A closed slot.';
-comment on column app_jobs.alarms.kind is 'run: scheduled jobs; lease: leases that end.';
-comment on column app_jobs.alarms.due_at is 'Lower bound of run_at or lease_expires_at.';
+comment on column app_jobs.alarms.kind is 'run: scheduled jobs; lease: leases that end; schedule: schedules.';
+comment on column app_jobs.alarms.due_at is 'Lower bound of run_at, lease_expires_at or scheduled_jobs.due_at.';
 comment on index app_jobs.alarms_due is 'To find what is due.';
 comment on function app_jobs.lock_key(text, text) is
 'Make the key of an advisory lock: 64 bits, so that two installations and the application do not
@@ -1118,11 +1768,14 @@ begin
 
 set local lock_timeout = '5s';
 
-create function app_jobs.raise_bounds(slot integer, line text) returns void
+create function app_jobs.raise_bounds(slot integer, line text) returns boolean
 language plpgsql
 volatile
 as $$
 #variable_conflict use_column
+declare
+    v_emptied text[];
+    v_raised boolean;
 begin
     -- A closed slot only loses rows, and a claim not yet committed still shows its row as waiting,
     -- so what this statement sees is a lower bound for everybody. Bounds that another claim is
@@ -1158,16 +1811,32 @@ begin
             and s.line = raise_bounds.line
             and s.task_identifier = l.task_identifier
             and l.id is null
+        returning s.task_identifier
+    ),
+
+    raised as (
+        update app_jobs.streams as s
+        set priority = l.priority, run_at = l.run_at, id = l.id
+        from left_over as l
+        where
+            s.slot = raise_bounds.slot
+            and s.line = raise_bounds.line
+            and s.task_identifier = l.task_identifier
+            and (l.priority, l.run_at, l.id) > (s.priority, s.run_at, s.id)
+        returning 1
     )
 
-    update app_jobs.streams as s
-    set priority = l.priority, run_at = l.run_at, id = l.id
-    from left_over as l
-    where
-        s.slot = raise_bounds.slot
-        and s.line = raise_bounds.line
-        and s.task_identifier = l.task_identifier
-        and (l.priority, l.run_at, l.id) > (s.priority, s.run_at, s.id);
+    select (select array_agg(e.task_identifier) from emptied as e), exists (select from raised)
+    into v_emptied, v_raised;
+    if v_emptied is not null then
+        perform app_jobs.forget_counts(
+            array[raise_bounds.slot],
+            case when raise_bounds.line = '' then 'ready' else 'parked' end,
+            v_emptied,
+            nullif(raise_bounds.line, '')
+        );
+    end if;
+    return v_raised or v_emptied is not null;
 end;
 $$;
 
@@ -1313,7 +1982,8 @@ begin
             and (look.tasks is null or j.task_identifier = any(look.tasks))
             and j.task_identifier <> all(look.paused)
             and (j.priority, j.run_at, j.id) >= (v_best.priority, v_best.run_at, v_best.id)
-            and (j.priority, j.run_at, j.id) < (v_until.priority, v_until.run_at, v_until.id)
+            -- "or equal": a bound may have been left behind by a job that stands here now
+            and (j.priority, j.run_at, j.id) <= (v_until.priority, v_until.run_at, v_until.id)
         order by j.priority, j.run_at, j.id
         limit v_left
         for update skip locked;
@@ -1325,7 +1995,9 @@ begin
             and v_best.closed
             and current_setting('transaction_isolation') = 'read committed'
         then
-            perform app_jobs.raise_bounds(v_best.slot, look.line);
+            -- Thousands may be out of date where many jobs were cancelled: this goes on until a
+            -- bound is right, or another claim is raising it.
+            continue when app_jobs.raise_bounds(v_best.slot, look.line);
         end if;
         -- What is left in this slot before the next one's head is locked by others: go on behind
         -- it.
@@ -1349,7 +2021,7 @@ comment on function app_jobs.raise_bounds(integer, text) is
 slot  a closed slot
 line  '''', or a queue''s line
 
-Locks: its streams, skipping locked ones. Roles: internal.';
+Returns: whether any bound was out of date. Locks: its streams, skipping locked ones. Roles: internal.';
 comment on function app_jobs.look(text, text[], text[], integer, app_jobs.place) is
 'Lock and return the first jobs of a line that nobody else has locked, in the order priority,
 run_at, id.
@@ -1552,6 +2224,8 @@ begin
         if advance_queues.wait then
             perform pg_advisory_xact_lock(app_jobs.lock_key('queue', v_line));
         else
+            -- a queue that is busy is left alone, without its lock: the end of a job moves it on
+            continue when cardinality(app_jobs.free_seats(v_line, 1)) = 0;
             continue when not pg_try_advisory_xact_lock(app_jobs.lock_key('queue', v_line));
         end if;
         v_seats := cardinality(app_jobs.free_seats(v_line, c_at_most));
@@ -1610,7 +2284,7 @@ comment on function app_jobs.advance_queues(text[], text[], boolean) is
 
 queue_lines  the queues
 tasks        tasks somebody serves, one for each queue line: the best job of each is made ready in
-             any case
+             any case; null: unknown
 wait         wait for the queues'' locks, in the order of their keys; false: leave out those that
              others hold
 
@@ -1624,7 +2298,7 @@ begin
     execute replace($script$
 -- Deploy app_jobs:let_go to pg
 -- requires: queues
--- requires: finished_jobs
+-- requires: effects
 
 set local lock_timeout = '5s';
 
@@ -1632,20 +2306,27 @@ create function app_jobs.queues_left(tids tid[], out queue_lines text[], out tas
 language plpgsql
 stable
 as $$
+declare
+    c_at_most constant integer := 1000;
 begin
     select array_agg(q.line), array_agg(q.task_identifier) into queue_lines, tasks
     from (
         select distinct app_jobs.queue_line(j.database_id, j.queue_name) as line, j.task_identifier
         from app_jobs.jobs as j
-        -- said in a way that no partial index can serve: by address, whatever the statistics say
-        where j.ctid = any(queues_left.tids) and coalesce(j.seat, 0) > 0
+        where
+            j.ctid = any(queues_left.tids)
+            and j.queue_name is not null
+            -- said in a way that no partial index can serve: by address, whatever the statistics say
+            and (coalesce(j.seat, 0) > 0 or coalesce(j.line, '-') = '')
+        limit c_at_most
     ) as q;
 end;
 $$;
 
 create function app_jobs.finish_jobs(
-    tids tid[], state text, finished_by text, reasons text[]
-) returns setof app_jobs.jobs
+    tids tid[], state text, finished_by text, reasons text[], results json[] default null,
+    keep interval default null
+) returns setof bigint
 language plpgsql
 volatile
 as $$
@@ -1654,47 +2335,80 @@ begin
     return query
     with gone as materialized (
         delete from app_jobs.jobs as j
-        where j.ctid = any(finish_jobs.tids)
-        returning j.*, finish_jobs.reasons[array_position(finish_jobs.tids, j.ctid)] as reason
+        using unnest(finish_jobs.tids, finish_jobs.reasons, finish_jobs.results)
+            as g(tid, reason, result)
+        where j.ctid = g.tid
+        returning j.*, g.reason, g.result
     ),
 
     kept as (
         insert into app_jobs.finished_jobs (
             id, database_id, queue_name, task_identifier, payload, attributes, priority, run_at,
-            attempts,
-            max_attempts, lease, key, last_error, retry_after, created_at, started_at, state,
-            finished_by, keep_until
+            attempts, max_attempts, lease, key, last_error, retry_after, created_at, started_at,
+            state, finished_by, result, keep_until
         )
         select
             g.id, g.database_id, g.queue_name, g.task_identifier, g.payload, g.attributes,
-            g.priority, g.run_at,
-            g.attempts, g.max_attempts, g.lease, g.key, coalesce(g.reason, g.last_error),
-            g.retry_after,
-            g.created_at, g.locked_at, finish_jobs.state, coalesce(finish_jobs.finished_by,
-            g.locked_by),
-            clock_timestamp() + coalesce(t.keep_failed, interval '30 days')
+            g.priority, g.run_at, g.attempts, g.max_attempts, g.lease, g.key,
+            coalesce(g.reason, g.last_error), g.retry_after, g.created_at, g.locked_at,
+            finish_jobs.state, coalesce(finish_jobs.finished_by, g.locked_by), g.result,
+            clock_timestamp() + k.keep
         from gone as g
         left join app_jobs.tasks as t on t.task_identifier = g.task_identifier
-        where coalesce(t.keep_failed, interval '30 days') > interval '0'
+        cross join lateral (
+            select coalesce(finish_jobs.keep, case finish_jobs.state
+                when 'completed' then coalesce(t.keep_completed, interval '0')
+                else coalesce(t.keep_failed, interval '30 days')
+            end)
+        ) as k(keep)
+        where k.keep > interval '0'
         returning id
     ),
 
     forgotten as (
         delete from app_jobs.job_errors as e
         where e.job_id = any(array(
-            select g.id from gone as g where g.id not in (select k.id from kept as k)
+            select g.id
+            from gone as g
+            where
+                -- a job that is completed by its first claim has none
+                not (finish_jobs.state = 'completed' and g.lease = 1 and g.locked_by is not null)
+                and g.id not in (select k.id from kept as k)
+        ))
+    ),
+
+    repeatable as (
+        delete from app_jobs.effects as e
+        where e.job_id = any(array(
+            select g.id
+            from gone as g
+            where g.has_effects and g.id not in (select k.id from kept as k)
         ))
     )
 
-    select
-        g.id, g.database_id, g.queue_name, g.task_identifier, g.payload, g.attributes, g.priority,
-        g.run_at,
-        g.attempts, g.max_attempts, g.lease, g.key, g.last_error, g.retry_after, g.locked_by,
-        g.locked_at,
-        g.lease_expires_at, g.created_at, g.updated_at, g.slot, g.line, g.seat, g.lease_length,
-        g.superseded,
-        g.cancel_reason
-    from gone as g;
+    select g.id from gone as g;
+end;
+$$;
+
+create function app_jobs.end_jobs(
+    tids tid[], state text, reason text, keep interval default null
+) returns void
+language plpgsql
+volatile
+as $$
+declare
+    v_lines text[];
+    v_tasks text[];
+begin
+    select q.queue_lines, q.tasks into v_lines, v_tasks
+    from app_jobs.queues_left(end_jobs.tids) as q;
+    perform app_jobs.finish_jobs(
+        end_jobs.tids, end_jobs.state, null,
+        array_fill(end_jobs.reason, array[cardinality(end_jobs.tids)]), null, end_jobs.keep
+    );
+    if v_lines is not null then
+        perform app_jobs.advance_queues(v_lines, v_tasks, true);
+    end if;
 end;
 $$;
 
@@ -1774,26 +2488,41 @@ end;
 $$;
 
 revoke all on function app_jobs.queues_left(tid[]) from public;
-revoke all on function app_jobs.finish_jobs(tid[], text, text, text[]) from public;
+revoke all on function app_jobs.finish_jobs(tid[], text, text, text[], json[], interval)
+from public;
+revoke all on function app_jobs.end_jobs(tid[], text, text, interval) from public;
 revoke all on function app_jobs.let_go(
     tid[], timestamptz[], text[], boolean[], boolean, boolean
 ) from public;
 
 comment on function app_jobs.queues_left(tid[]) is
-'Name the queues whose seats these jobs are about to leave, with the tasks of those jobs.
+'Name the queues that may move on once these jobs are gone from where they stand, with the tasks of
+those jobs: a seat is left, or one was on its way to a seat.
 
 tids  jobs, locked by the caller
 
-Returns: two arrays for advance_queues(); null if no job sits on a seat. Roles: internal.';
-comment on function app_jobs.finish_jobs(tid[], text, text, text[]) is
-'Move jobs to finished_jobs, with their errors, as failed or cancelled.
+Returns: two arrays for advance_queues(), of a thousand at most, since each queue costs an advisory
+lock; tick() moves the others. Null if there is none. Roles: internal.';
+comment on function app_jobs.finish_jobs(tid[], text, text, text[], json[], interval) is
+'Move jobs to finished_jobs. What is not kept goes with its errors and effects.
 
 tids         jobs, locked by the caller
-state        failed or cancelled
+state        completed, failed or cancelled
 finished_by  the worker; null: the jobs'' holders
 reasons      what to keep as last_error, one for each job; null: its own
+results      what to keep as result, one for each job; null: none
+keep         how long; 0: not at all; null: as long as the task''s keep_completed or keep_failed says
 
-Returns: the jobs as they were. Roles: internal; the caller pins the plans.';
+Returns: their ids. Roles: internal; the caller pins the plans.';
+comment on function app_jobs.end_jobs(tid[], text, text, interval) is
+'Finish jobs. Their queues move on.
+
+tids    jobs, locked by the caller
+state   completed, failed or cancelled
+reason  what to keep as last_error; null: their own
+keep    as in finish_jobs()
+
+Locks: the jobs'' queues; waits for them. Roles: internal; the caller pins the plans.';
 comment on function app_jobs.let_go(tid[], timestamptz[], text[], boolean[], boolean, boolean) is
 'Let held jobs go that are not completed: back to wait, or to finished_jobs if they are to be
 cancelled or have no attempt left. Their queues move on.
@@ -1975,13 +2704,17 @@ begin
                     v_old.task_identifier, v_old.queue_name, v_old.payload::text, v_old.attributes,
                     v_old.priority,
                     v_old.run_at, v_old.max_attempts, v_old.retry_after, v_old.attempts,
-                    v_old.last_error
+                    v_old.last_error, v_old.has_effects
                 ) is not distinct from (
                     add_job.identifier, add_job.queue_name, v_payload::text, v_attributes,
                     v_priority,
-                    v_run_at, v_max_attempts, add_job.retry_after, 0, null::text
+                    v_run_at, v_max_attempts, add_job.retry_after, 0, null::text, false
                 ) then
                     return v_old;
+                end if;
+                -- another request now, whose effects have not happened
+                if v_old.has_effects then
+                    delete from app_jobs.effects as e where e.job_id = v_old.id;
                 end if;
             end if;
         end if;
@@ -2002,6 +2735,7 @@ begin
                 max_attempts = v_max_attempts,
                 last_error = null,
                 retry_after = add_job.retry_after,
+                has_effects = false,
                 updated_at = clock_timestamp(),
                 slot = v_slot,
                 line = v_line
@@ -2082,10 +2816,10 @@ run_at        not before this time
 max_attempts  1 or more; null: the task''s, or 25
 priority      lower runs first
 job_key_mode  what to do with the live job under job_key. replace: give it the new task, payload,
-              run_at … and start its attempts anew; preserve_run_at: the same, but for run_at;
-              keep: leave it and return it; once: the same, and a finished job that is still kept
-              counts. If it is running, replace gives the key to a new job, and the running one is
-              not retried
+              run_at … and start its attempts and effects anew; preserve_run_at: the same, but for
+              run_at; keep: leave it and return it; once: the same, and a finished job that is still
+              kept counts. If it is running, replace gives the key to a new job, and the running one
+              is not retried
 attributes    metadata that may change while the job lives
 retry_after   length of its leases; null: the task''s, or else the worker''s
 
@@ -2199,6 +2933,7 @@ declare
     );
     v_slots integer[];
     v_ids bigint[];
+    v_counts app_jobs.slot_counts[];
 begin
     -- A large addition brings slots of its own: closed from the first, they appear with its commit
     -- and need no lock.
@@ -2248,26 +2983,51 @@ begin
             v_slots[1 + (g.n - 1) / c_slot_size],
             case when coalesce(g.run_at, now()) <= v_now then '' end
         from given as g
-        returning j.id, j.slot, j.line, j.task_identifier, j.priority, j.run_at
+        returning
+            j.id, j.slot, j.line, j.task_identifier, j.database_id, j.queue_name, j.priority,
+            j.run_at
+    ),
+
+    brought as materialized (
+        select
+            a.slot, a.line, a.task_identifier, a.database_id, a.queue_name,
+            min(a.priority) as priority, min(a.run_at) as run_at, min(a.id) as id, count(*) as jobs
+        from added as a
+        where v_large
+        group by a.slot, a.line, a.task_identifier, a.database_id, a.queue_name
     ),
 
     left_streams as (
         insert into app_jobs.streams (slot, line, task_identifier, priority, run_at, id)
-        select a.slot, a.line, a.task_identifier, min(a.priority), min(a.run_at), min(a.id)
-        from added as a
-        where v_large and a.line is not null
-        group by a.slot, a.line, a.task_identifier
+        select b.slot, b.line, b.task_identifier, min(b.priority), min(b.run_at), min(b.id)
+        from brought as b
+        where b.line is not null
+        group by b.slot, b.line, b.task_identifier
     ),
 
     left_alarms as (
         insert into app_jobs.alarms (slot, kind, due_at)
-        select a.slot, 'run', min(a.run_at)
-        from added as a
-        where v_large and a.line is null
-        group by a.slot
+        select b.slot, 'run', min(b.run_at)
+        from brought as b
+        where b.line is null
+        group by b.slot
     )
 
-    select array_agg(a.id) into v_ids from added as a;
+    select
+        array_agg(a.id),
+        (
+            select array_agg(row(
+                b.slot, case when b.line is null then 'scheduled' else 'ready' end,
+                b.task_identifier,
+                app_jobs.queue_line(b.database_id, coalesce(b.queue_name, '')), b.jobs, b.run_at
+            )::app_jobs.slot_counts)
+            from brought as b
+        )
+    into v_ids, v_counts
+    from added as a;
+    if v_large then
+        perform app_jobs.note_counts(v_counts);
+    end if;
     perform app_jobs.wake_workers();
     return v_ids;
 end;
@@ -2904,6 +3664,28 @@ begin
 
 set local lock_timeout = '5s';
 
+create function app_jobs.cancel_locked(tids tid[], reason text) returns void
+language plpgsql
+volatile
+as $$
+declare
+    v_reason constant text := coalesce(cancel_locked.reason, 'cancelled');
+    v_not_leased constant tid[] := array(
+        select j.ctid from app_jobs.jobs as j
+        where j.ctid = any(cancel_locked.tids) and j.lease_expires_at is null
+    );
+begin
+    -- One that runs is marked, so that the next heartbeat tells its worker.
+    update app_jobs.jobs as j
+    set cancel_reason = v_reason, updated_at = clock_timestamp()
+    where
+        j.ctid = any(cancel_locked.tids)
+        -- said in a way that no partial index can serve: by address, whatever the statistics say
+        and coalesce(j.lease_expires_at, '-infinity') > '-infinity';
+    perform app_jobs.end_jobs(v_not_leased, 'cancelled', v_reason);
+end;
+$$;
+
 create function app_jobs.cancel_job(
     job_key text,
     db_id uuid default null,
@@ -2915,45 +3697,39 @@ security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
 set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
     v_job app_jobs.jobs;
-    v_tid tid;
-    v_lines text[];
-    v_tasks text[];
 begin
     perform app_jobs.check_not_null(
         'job_key', cancel_job.job_key is null, 'Give the key that the job was added with.'
     );
     v_job := app_jobs.lock_key_holder(cancel_job.job_key, cancel_job.db_id);
-    if v_job.id is null then
-        return v_job;
-    end if;
-    if v_job.lease_expires_at is not null then
-        -- It runs: mark it, so that the next heartbeat tells its worker.
-        update app_jobs.jobs as j
-        set cancel_reason = coalesce(cancel_job.reason, 'cancelled'), updated_at = clock_timestamp()
-        where j.id = v_job.id
-        returning j.* into v_job;
-        return v_job;
-    end if;
-    select j.ctid into v_tid from app_jobs.jobs as j where j.id = v_job.id;
-    select q.queue_lines, q.tasks into v_lines,
-    v_tasks from app_jobs.queues_left(array[v_tid]) as q;
-    perform app_jobs.finish_jobs(
-        array[v_tid], 'cancelled', null, array[coalesce(cancel_job.reason, 'cancelled')]
-    );
-    if v_lines is not null then
-        perform app_jobs.advance_queues(v_lines, v_tasks, true);
+    if v_job.id is not null then
+        perform app_jobs.cancel_locked(
+            array(select j.ctid from app_jobs.jobs as j where j.id = v_job.id), cancel_job.reason
+        );
     end if;
     return v_job;
 end;
 $$;
 
+revoke all on function app_jobs.cancel_locked(tid[], text) from public;
 revoke all on function app_jobs.cancel_job(text, uuid, text) from public;
 grant execute on function app_jobs.cancel_job(text, uuid, text) to app_jobs_producer;
 
+comment on function app_jobs.cancel_locked(tid[], text) is
+'Cancel jobs: those that are leased are marked, the others finished. Their queues move on.
+
+tids    jobs, locked by the caller
+reason  kept as last_error; null: "cancelled"
+
+Locks: the jobs'' queues; waits for them. Roles: internal; the caller pins the plans.';
 comment on function app_jobs.cancel_job(text, uuid, text) is
 'Cancel the live job that has a key. One that waits is finished as cancelled; one that runs is
 marked, and its worker learns of it at the next heartbeat: if it completes all the same it is
@@ -2963,8 +3739,1793 @@ job_key  the key
 db_id    its tenant; null: none
 reason   kept as last_error; null: "cancelled"
 
-Returns: the job as it was, or as it is if it runs; a row of nulls if no live job has the key.
-Errors: 22004. Locks: the job; waits for it. Roles: app_jobs_producer.';
+Returns: the job as it was (lease_expires_at not null: it runs); a row of nulls if no live job has
+the key. Errors: 22004. Locks: the job; waits for it; its queue. Roles: app_jobs_producer.';
+$script$, 'app_jobs', case '@extschema@' when 'public' then 'app_jobs' else '@extschema@' end);
+end;
+$do$;
+
+do $do$
+begin
+    execute replace($script$
+-- Deploy app_jobs:schedule_times to pg
+-- requires: arguments
+
+set local lock_timeout = '5s';
+
+create type app_jobs.parsed_schedule as (
+    time_zone text,
+    start_at timestamptz,
+    end_at timestamptz,
+    run_at timestamptz,
+    every interval,
+    seconds bit varying,
+    minutes bit varying,
+    hours bit varying,
+    dates bit varying,
+    months bit varying,
+    weekdays bit varying,
+    years bit varying,
+    either_day boolean,
+    names_hour boolean
+);
+
+create function app_jobs.next_bit(bits bit varying, first integer) returns integer
+language sql
+immutable
+as $$
+    select first - 1 + nullif(position(b'1' in substring(bits from first + 1)), 0);
+$$;
+
+create function app_jobs.check_time_zone(argument text, time_zone text) returns void
+language plpgsql
+stable
+as $$
+declare
+    v_known boolean := true;
+begin
+    -- AT TIME ZONE also takes abbreviations, CET among them, and POSIX rules: offsets that no clock
+    -- change moves, or a typing error that is taken for one. Both lack the slash, or have a digit.
+    if check_time_zone.time_zone !~* '^(utc|gmt|etc/gmt[+-]1?\d|[a-z_]+(/[a-z_-]+)+)$' then
+        v_known := false;
+    else
+        begin
+            perform timezone(check_time_zone.time_zone, now());
+        exception when invalid_parameter_value then
+            v_known := false;
+        end;
+    end if;
+    if not v_known then
+        raise exception '% is "%"', check_time_zone.argument, left(check_time_zone.time_zone, 60)
+            using errcode = '22023',
+                hint = 'Give UTC, or a name like Europe/Berlin: see pg_timezone_names.';
+    end if;
+end;
+$$;
+
+create function app_jobs.clock_change(
+    time_zone text, since timestamptz, until timestamptz
+) returns timestamptz
+language plpgsql
+stable
+as $$
+declare
+    v_lead interval := timezone(clock_change.time_zone, since) - timezone('UTC', since);
+    v_from bigint := floor(extract(epoch from since));
+    v_to bigint := ceil(extract(epoch from until));
+    v_middle timestamptz;
+begin
+    while v_to - v_from > 1 loop
+        v_middle := to_timestamp((v_from + v_to) / 2);
+        if timezone(clock_change.time_zone, v_middle) - timezone('UTC', v_middle) = v_lead then
+            v_from := (v_from + v_to) / 2;
+        else
+            v_to := (v_from + v_to) / 2;
+        end if;
+    end loop;
+    return to_timestamp(v_to);
+end;
+$$;
+
+create function app_jobs.first_reading(wall timestamp, time_zone text) returns timestamptz
+language plpgsql
+stable
+as $$
+declare
+    -- Of two possible instants timezone() gives the later one: after the change, if the clock was
+    -- put back; without the change, if the time was skipped.
+    v_last timestamptz := timezone(first_reading.time_zone, wall);
+    v_day_before timestamptz := v_last - interval '24 hours';
+    v_gained interval := timezone(first_reading.time_zone, v_last)
+        - timezone(first_reading.time_zone, v_day_before) - interval '24 hours';
+begin
+    if v_gained > interval '0' and timezone(first_reading.time_zone, v_last) <> wall then
+        return app_jobs.clock_change(first_reading.time_zone, v_day_before, v_last);
+    elsif v_gained < interval '0'
+        and timezone(first_reading.time_zone, v_last + v_gained) = wall
+    then
+        return v_last + v_gained;
+    end if;
+    return v_last;
+end;
+$$;
+
+create function app_jobs.read_moment(
+    key text, value json, time_zone text
+) returns timestamptz
+language plpgsql
+stable
+as $$
+declare
+    v_text text := value #>> '{}';
+    v_part text[] := regexp_match(
+        v_text,
+        '^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)? ?(Z|[+-]\d\d(?::?\d\d)?)?$'
+    );
+begin
+    if value is null then
+        return null;
+    end if;
+    if json_typeof(value) = 'string' and v_part is not null then
+        begin
+            -- with the year in front no setting of DateStyle matters
+            if v_part[1] is null then
+                return app_jobs.first_reading(v_text::timestamp, read_moment.time_zone);
+            end if;
+            return v_text::timestamptz;
+        exception when datetime_field_overflow or invalid_datetime_format
+            or invalid_time_zone_displacement_value
+        then
+            null;
+        end;
+    end if;
+    raise exception 'schedule_info.% is %', key, left(value::text, 60)
+        using errcode = '22023',
+            hint = 'Write "2031-02-03T04:05:06+01:00", or without an offset for local time.';
+end;
+$$;
+
+create function app_jobs.read_every(value json) returns interval
+language plpgsql
+stable
+as $$
+declare
+    v_text text := value #>> '{}';
+    v_every interval;
+    v_months interval;
+    v_days interval;
+begin
+    if value is null then
+        return null;
+    end if;
+    -- not a bare number, which PostgreSQL takes for seconds
+    if json_typeof(value) = 'string' and v_text ~ '[A-Za-z:]' then
+        begin
+            v_every := v_text::interval;
+        exception when invalid_datetime_format or datetime_field_overflow
+            or interval_field_overflow
+        then
+            null;
+        end;
+    end if;
+    if v_every between interval '1 second' and interval '1000 years' then
+        v_months := make_interval(
+            years => extract(year from v_every)::integer,
+            months => extract(month from v_every)::integer
+        );
+        v_days := make_interval(days => extract(day from v_every)::integer);
+        if least(v_months, v_days, v_every - v_months - v_days) >= interval '0' then
+            return v_every;
+        end if;
+    end if;
+    raise exception 'schedule_info.every is %', left(value::text, 60)
+        using errcode = '22023',
+            hint = 'Give 1 second to 1000 years, with units and no part negative: "15 minutes".';
+end;
+$$;
+
+create function app_jobs.cron_number(
+    value text, names text[], first_name integer
+) returns integer
+language sql
+immutable
+as $$
+    select case
+        when value ~ '^\d{1,4}$' then value::integer
+        else array_position(names, value) - 1 + first_name
+    end;
+$$;
+
+create function app_jobs.cron_field(
+    field text, value text, low integer, high integer, names text[] default null
+) returns bit varying
+language plpgsql
+immutable
+as $$
+declare
+    v_bits bit varying := repeat('0', 60)::bit varying;
+    v_item text;
+    v_part text[];
+    v_first integer;
+    v_last integer;
+    v_step integer;
+begin
+    foreach v_item in array string_to_array(value, ',') loop
+        if field = 'day of month' and v_item = 'L' then
+            v_bits := set_bit(v_bits, 0, 1);
+            continue;
+        end if;
+        v_part := regexp_match(v_item, '^(\d|[A-Z]{3})(?:(L)|#([1-5]))$');
+        v_first := app_jobs.cron_number(v_part[1], names, low);
+        if field = 'day of week' and v_first between 0 and 7 then
+            v_bits := set_bit(v_bits, v_first % 7 + 7 * coalesce(v_part[3]::integer, 6), 1);
+            continue;
+        end if;
+        v_part := regexp_match(v_item, '^(?:(\*)|(\w+)(?:-(\w+))?)(?:/(\d{1,4}))?$');
+        v_step := coalesce(v_part[4]::integer, 1);
+        if v_part[1] = '*' then
+            v_first := low;
+            v_last := high;
+        else
+            v_first := app_jobs.cron_number(v_part[2], names, low);
+            v_last := case
+                when v_part[3] is not null then app_jobs.cron_number(v_part[3], names, low)
+                when v_part[4] is not null then high
+                else v_first
+            end;
+            -- FRI-SUN, for one
+            if field = 'day of week' and v_last = 0 and v_first > 0 then
+                v_last := 7;
+            end if;
+        end if;
+        if (v_step > 0 and v_first between low and v_last and v_last <= high) is not true then
+            raise exception 'schedule_info.rule has % "%"', field, left(v_item, 60)
+                using errcode = '22023',
+                    hint = format(
+                        'The %s takes %s to %s%s, *, ranges like %s-%s, steps like */2, and lists '
+                        'of these with commas%s.',
+                        field, low, high, ', ' || names[1] || ' to ' || names[cardinality(names)],
+                        low + 1, low + 3, case field
+                            when 'day of month' then ', ? for * and L for the last day'
+                            when 'day of week' then
+                                ', ? for *, 5L for the last Friday and 5#2 for the second'
+                        end
+                    );
+        end if;
+        while v_first <= v_last loop
+            v_bits := set_bit(
+                v_bits, case field when 'day of week' then v_first % 7 else v_first end, 1
+            );
+            v_first := v_first + v_step;
+        end loop;
+    end loop;
+    return v_bits;
+end;
+$$;
+
+create function app_jobs.calendar_field(
+    key text, value json, low integer, high integer, shift integer default 0
+) returns bit varying
+language plpgsql
+immutable
+as $$
+declare
+    v_bits bit varying := repeat('0', greatest(60, high + shift + 1))::bit varying;
+    v_item json;
+    v_range text[];
+    v_number integer;
+    v_is_good boolean := false;
+begin
+    for v_item in
+        select e.item
+        from json_array_elements(
+            case json_typeof(value) when 'array' then value else json_build_array(value) end
+        ) as e(item)
+    loop
+        v_range := case json_typeof(v_item)
+            when 'number' then array[v_item #>> '{}', v_item #>> '{}', '1']
+            when 'object' then array[
+                coalesce(v_item ->> 'start', low::text),
+                coalesce(v_item ->> 'end', case key when 'dayOfWeek' then '6' else high::text end),
+                coalesce(v_item ->> 'step', '1')
+            ]
+        end;
+        v_is_good := v_range is not null
+            and array_to_string(v_range, ' ') ~ '^\d{1,4} \d{1,4} [1-9]\d{0,3}$'
+            and v_range[1]::integer between low and v_range[2]::integer
+            and v_range[2]::integer <= high
+            and (
+                json_typeof(v_item) = 'number'
+                or (
+                    select count(*) > 0 and bool_and(k.key in ('start', 'end', 'step'))
+                    from json_object_keys(v_item) as k(key)
+                )
+            );
+        exit when not v_is_good;
+        v_number := v_range[1]::integer;
+        while v_number <= v_range[2]::integer loop
+            v_bits := set_bit(
+                v_bits, shift + case key when 'dayOfWeek' then v_number % 7 else v_number end, 1
+            );
+            v_number := v_number + v_range[3]::integer;
+        end loop;
+    end loop;
+    if not v_is_good then
+        raise exception 'schedule_info.% is %', key, left(value::text, 60)
+            using errcode = '22023',
+                hint = format(
+                    'Give whole numbers from %s to %s: one, an array, or {"start": …, "end": …, '
+                    '"step": …}.', low, high
+                );
+    end if;
+    return v_bits;
+end;
+$$;
+
+create function app_jobs.read_schedule(
+    schedule_info json, time_zone text
+) returns app_jobs.parsed_schedule
+language plpgsql
+stable
+as $$
+declare
+    c_calendar constant text[] := array[
+        'second', 'minute', 'hour', 'dayOfWeek', 'date', 'month', 'year'
+    ];
+    v_info json := json_strip_nulls(schedule_info);
+    v_keys text[];
+    v_unknown text;
+    v_forms text[];
+    v_rule text;
+    v_fields text[];
+    v_schedule app_jobs.parsed_schedule;
+begin
+    perform app_jobs.check_not_null(
+        'schedule_info', schedule_info is null, 'Give an object like {"rule": "0 9 * * MON-FRI"}.'
+    );
+    if json_typeof(schedule_info) <> 'object' then
+        raise exception 'schedule_info is %', left(schedule_info::text, 60)
+            using errcode = '22023', hint = 'Give an object like {"rule": "0 9 * * MON-FRI"}.';
+    elsif char_length(schedule_info::text) > 4000 then
+        raise exception 'schedule_info has % characters: %',
+            char_length(schedule_info::text), left(schedule_info::text, 60)
+            using errcode = '22023',
+                hint = 'It takes up to 4000: give ranges and steps instead of many values.';
+    end if;
+    v_keys := array(select k.key from json_object_keys(v_info) as k(key));
+    select k.key into v_unknown
+    from unnest(v_keys) as k(key)
+    where k.key <> all (c_calendar || array['rule', 'every', 'at', 'start', 'end', 'tz']);
+    if found then
+        raise exception 'schedule_info has an unknown key: "%"', left(v_unknown, 60)
+            using errcode = '22023',
+                hint = format(
+                    'It takes rule, every or at, or one or more of %s; besides start, end and tz.',
+                    array_to_string(c_calendar, ', ')
+                );
+    end if;
+    v_forms := array(
+        select distinct case when k.key = any (c_calendar) then 'calendar fields' else k.key end
+        from unnest(v_keys) as k(key)
+        where k.key not in ('start', 'end', 'tz') or (k.key <> 'tz' and 'at' = any (v_keys))
+        order by 1
+    );
+    if cardinality(v_forms) <> 1 then
+        raise exception 'schedule_info has %: %',
+            coalesce(nullif(array_to_string(v_forms, ' and '), ''), 'no times'),
+            left(schedule_info::text, 60)
+            using errcode = '22023',
+                hint = 'Give either rule, every, at (without start and end) or calendar fields.';
+    end if;
+
+    perform app_jobs.check_time_zone('time_zone', read_schedule.time_zone);
+    perform app_jobs.check_time_zone('schedule_info.tz', v_info ->> 'tz');
+    v_schedule.time_zone := coalesce(v_info ->> 'tz', read_schedule.time_zone, 'UTC');
+    v_schedule.run_at := app_jobs.read_moment('at', v_info -> 'at', v_schedule.time_zone);
+    v_schedule.start_at := app_jobs.read_moment('start', v_info -> 'start', v_schedule.time_zone);
+    v_schedule.end_at := app_jobs.read_moment('end', v_info -> 'end', v_schedule.time_zone);
+    if v_schedule.start_at > v_schedule.end_at then
+        raise exception 'schedule_info has start % after end %', v_info -> 'start', v_info -> 'end'
+            using errcode = '22023', hint = 'Give an end that is not before the start.';
+    end if;
+    v_schedule.every := app_jobs.read_every(v_info -> 'every');
+
+    if v_forms[1] = 'rule' then
+        v_rule := btrim(upper((v_info ->> 'rule') collate "C"));
+        v_rule := case v_rule
+            when '@YEARLY' then '0 0 1 1 *'
+            when '@ANNUALLY' then '0 0 1 1 *'
+            when '@MONTHLY' then '0 0 1 * *'
+            when '@WEEKLY' then '0 0 * * 0'
+            when '@DAILY' then '0 0 * * *'
+            when '@MIDNIGHT' then '0 0 * * *'
+            when '@HOURLY' then '0 * * * *'
+            else v_rule
+        end;
+        v_fields := regexp_split_to_array(v_rule, '\s+');
+        if cardinality(v_fields) = 5 then
+            v_fields := array_prepend('0', v_fields);
+        elsif cardinality(v_fields) <> 6 then
+            raise exception 'schedule_info.rule is %', left((v_info -> 'rule')::text, 60)
+                using errcode = '22023',
+                    hint = 'Give minute, hour, day of month, month and day of week, with or '
+                    'without a second in front, or @hourly, @daily, @weekly, @monthly or @yearly.';
+        end if;
+        v_schedule.seconds := app_jobs.cron_field('second', v_fields[1], 0, 59);
+        v_schedule.minutes := app_jobs.cron_field('minute', v_fields[2], 0, 59);
+        v_schedule.hours := app_jobs.cron_field('hour', v_fields[3], 0, 23);
+        v_fields[4] := case v_fields[4] when '?' then '*' else v_fields[4] end;
+        v_schedule.dates := app_jobs.cron_field('day of month', v_fields[4], 1, 31);
+        v_schedule.months := app_jobs.cron_field('month', v_fields[5], 1, 12, array[
+            'JAN', 'FEB', 'MAR', 'APR', 'MAY', 'JUN', 'JUL', 'AUG', 'SEP', 'OCT', 'NOV', 'DEC'
+        ]);
+        v_fields[6] := case v_fields[6] when '?' then '*' else v_fields[6] end;
+        v_schedule.weekdays := app_jobs.cron_field('day of week', v_fields[6], 0, 7, array[
+            'SUN', 'MON', 'TUE', 'WED', 'THU', 'FRI', 'SAT'
+        ]);
+        v_schedule.either_day := v_fields[4] !~ '^\*' and v_fields[6] !~ '^\*';
+        v_schedule.names_hour := v_fields[3] !~ '^\*';
+    elsif v_forms[1] = 'calendar fields' then
+        v_schedule.seconds := app_jobs.calendar_field(
+            'second', coalesce(v_info -> 'second', '0'), 0, 59
+        );
+        v_schedule.minutes := app_jobs.calendar_field(
+            'minute', coalesce(v_info -> 'minute', '{"start": 0}'), 0, 59
+        );
+        v_schedule.hours := app_jobs.calendar_field(
+            'hour', coalesce(v_info -> 'hour', '{"start": 0}'), 0, 23
+        );
+        v_schedule.dates := app_jobs.calendar_field(
+            'date', coalesce(v_info -> 'date', '{"start": 1}'), 1, 31
+        );
+        v_schedule.months := app_jobs.calendar_field(
+            'month', coalesce(v_info -> 'month', '{"start": 0}'), 0, 11, 1
+        );
+        v_schedule.weekdays := app_jobs.calendar_field(
+            'dayOfWeek', coalesce(v_info -> 'dayOfWeek', '{"start": 0}'), 0, 7
+        );
+        if 'year' = any (v_keys) then
+            v_schedule.years := app_jobs.calendar_field(
+                'year', v_info -> 'year', 1970, 2099, -1970
+            );
+        end if;
+        v_schedule.either_day := false;
+        v_schedule.names_hour := 'hour' = any (v_keys);
+    end if;
+    return v_schedule;
+end;
+$$;
+
+create function app_jobs.next_match(
+    schedule app_jobs.parsed_schedule, wall timestamp
+) returns timestamp
+language plpgsql
+immutable
+as $$
+declare
+    -- Every kind of year (its length, its first weekday) comes again within 40 years.
+    c_horizon constant integer := 40;
+    v_week constant bit varying := substring(schedule.weekdays for 7);
+    v_weeks constant bit varying := v_week || v_week || v_week || v_week || v_week || v_week;
+    v_first_minute constant integer := app_jobs.next_bit(schedule.minutes, 0);
+    v_first_second constant integer := app_jobs.next_bit(schedule.seconds, 0);
+    v_any_day constant time := make_time(
+        app_jobs.next_bit(schedule.hours, 0), v_first_minute, v_first_second
+    );
+    v_hour constant integer := extract(hour from wall);
+    v_minute constant integer := extract(minute from wall);
+    v_today constant time := coalesce(
+        case when get_bit(schedule.hours, v_hour) = 1 then coalesce(
+            case when get_bit(schedule.minutes, v_minute) = 1 then make_time(
+                v_hour, v_minute,
+                app_jobs.next_bit(schedule.seconds, extract(second from wall)::integer)
+            ) end,
+            make_time(v_hour, app_jobs.next_bit(schedule.minutes, v_minute + 1), v_first_second)
+        ) end,
+        make_time(app_jobs.next_bit(schedule.hours, v_hour + 1), v_first_minute, v_first_second)
+    );
+    v_first_year constant integer := extract(year from wall);
+    v_last_year constant integer := case
+        when schedule.years is null then v_first_year + c_horizon else 2099
+    end;
+    v_month integer := extract(month from wall);
+    v_day integer := extract(day from wall) + case when v_today is null then 1 else 0 end;
+    v_next_month integer;
+    v_first date;
+    v_weekday integer;
+    v_length integer;
+    v_days bit varying;
+    v_dates bit varying;
+    v_named integer;
+    v_found integer;
+    v_kind integer;
+    v_in_vain bit varying := b'00000000000000';
+begin
+    for v_year in v_first_year .. v_last_year loop
+        if v_year > v_first_year then
+            v_month := 1;
+            v_day := 1;
+        end if;
+        v_kind := extract(dow from make_date(v_year, 1, 1))
+            + 7 * (extract(doy from make_date(v_year, 12, 31)) - 365);
+        continue when get_bit(v_in_vain, v_kind) = 1
+            or (v_year < 1970 or get_bit(schedule.years, v_year - 1970) = 0)
+                and schedule.years is not null;
+        v_next_month := app_jobs.next_bit(schedule.months, v_month);
+        while v_next_month is not null loop
+            if v_next_month <> v_month then
+                v_day := 1;
+            end if;
+            v_month := v_next_month;
+            v_first := make_date(v_year, v_month, 1);
+            v_weekday := extract(dow from v_first);
+            v_length := extract(day from v_first + interval '1 month' - interval '1 day');
+            v_days := substring(v_weeks from v_weekday + 1 for v_length);
+            v_named := app_jobs.next_bit(schedule.weekdays, 7);
+            while v_named is not null loop
+                v_found := (v_named - v_weekday + 7) % 7 + 7 * least(v_named / 7 - 1, 4);
+                if v_found >= v_length and v_named / 7 = 6 then
+                    v_found := v_found - 7;
+                end if;
+                if v_found < v_length then
+                    v_days := set_bit(v_days, v_found, 1);
+                end if;
+                v_named := app_jobs.next_bit(schedule.weekdays, v_named + 1);
+            end loop;
+            v_dates := substring(schedule.dates from 2 for v_length);
+            if get_bit(schedule.dates, 0) = 1 then
+                v_dates := set_bit(v_dates, v_length - 1, 1);
+            end if;
+            if schedule.either_day then
+                v_days := v_days | v_dates;
+            else
+                v_days := v_days & v_dates;
+            end if;
+            v_found := app_jobs.next_bit(v_days, v_day - 1);
+            if v_found is not null then
+                v_first := v_first + v_found;
+                return v_first + case when v_first = wall::date then v_today else v_any_day end;
+            end if;
+            v_next_month := app_jobs.next_bit(schedule.months, v_month + 1);
+        end loop;
+        if v_year > v_first_year then
+            v_in_vain := set_bit(v_in_vain, v_kind, 1);
+        end if;
+    end loop;
+    return null;
+end;
+$$;
+
+create function app_jobs.next_step(
+    schedule app_jobs.parsed_schedule, after timestamptz
+) returns timestamptz
+language plpgsql
+stable
+as $$
+declare
+    v_zone constant text := schedule.time_zone;
+    v_every constant interval := schedule.every;
+    v_months constant integer := extract(year from v_every) * 12 + extract(month from v_every);
+    v_has_days constant boolean := v_months > 0 or extract(day from v_every) > 0;
+    -- a Monday, and the first day of a year
+    v_start constant timestamptz := coalesce(
+        schedule.start_at, timezone(v_zone, timestamp '2001-01-01')
+    );
+    v_start_wall constant timestamp := timezone(v_zone, v_start);
+    v_steps double precision;
+    v_next timestamptz;
+begin
+    -- The step before, in months of mean length, which a real one never leaves by more than half.
+    v_steps := floor(
+        extract(epoch from case
+            when v_has_days then timezone(v_zone, after) - v_start_wall else after - v_start
+        end)
+        / (v_months * 2629746.0 + extract(epoch from v_every - make_interval(months => v_months)))
+    ) - 1;
+    if schedule.start_at is not null then
+        v_steps := greatest(v_steps, 0);
+    end if;
+    loop
+        -- Always from the start, so that the 31st comes back after a February.
+        v_next := case
+            when v_has_days then greatest(
+                app_jobs.first_reading(v_start_wall + v_steps * v_every, v_zone), schedule.start_at
+            )
+            else v_start + v_steps * v_every
+        end;
+        exit when v_next > after;
+        v_steps := v_steps + 1;
+    end loop;
+    return v_next;
+end;
+$$;
+
+create function app_jobs.next_time(
+    schedule app_jobs.parsed_schedule, after timestamptz
+) returns timestamptz
+language plpgsql
+stable
+as $$
+declare
+    v_zone constant text := schedule.time_zone;
+    v_after constant timestamptz := greatest(
+        after, timestamptz '1900-01-01 00:00+00', schedule.start_at - interval '1 microsecond'
+    );
+    v_end constant timestamptz := least(
+        schedule.end_at, timestamptz '9999-12-31 00:00+00'
+    );
+    v_wall timestamp;
+    v_from timestamp;
+    v_match timestamp;
+    v_other timestamptz;
+    v_change timestamptz;
+    v_put_back timestamp;
+    v_next timestamptz;
+begin
+    if schedule.run_at is not null then
+        return case when schedule.run_at > next_time.after then schedule.run_at end;
+    elsif v_after >= v_end then
+        return null;
+    end if;
+    v_wall := timezone(v_zone, v_after);
+    v_from := date_trunc('second', v_wall) + interval '1 second';
+
+    if schedule.every is not null then
+        v_next := app_jobs.next_step(schedule, v_after);
+
+    elsif schedule.names_hour then
+        -- A time of the clock runs when it is first read, so the hour that comes again is over.
+        v_other := app_jobs.first_reading(v_wall, v_zone);
+        if v_other < v_after then
+            v_change := app_jobs.clock_change(v_zone, v_other, v_after);
+            v_from := v_wall + (v_change - v_other);
+        end if;
+        v_next := app_jobs.first_reading(app_jobs.next_match(schedule, v_from), v_zone);
+
+    else
+        -- Real time: in the hour that comes again, look up to where the clock is put back, then
+        -- from there. Skipped times do not run.
+        v_other := timezone(v_zone, v_wall);
+        if v_other > v_after then
+            v_change := app_jobs.clock_change(v_zone, v_after, v_other);
+            v_put_back := v_wall + (v_change - v_after);
+        end if;
+        loop
+            v_match := app_jobs.next_match(schedule, v_from);
+            v_next := app_jobs.first_reading(v_match, v_zone);
+            if v_next <= v_after then
+                v_next := timezone(v_zone, v_match);
+                exit;
+            elsif v_match >= v_put_back then
+                v_from := timezone(v_zone, v_change);
+                v_put_back := null;
+            elsif timezone(v_zone, v_next) <> v_match then
+                v_from := timezone(v_zone, v_next);
+            else
+                exit;
+            end if;
+        end loop;
+    end if;
+    return case when v_next <= v_end then v_next end;
+end;
+$$;
+
+create function app_jobs.check_schedule(schedule_info json, time_zone text) returns void
+language plpgsql
+stable
+as $$
+begin
+    perform app_jobs.read_schedule(check_schedule.schedule_info, check_schedule.time_zone);
+end;
+$$;
+
+create function app_jobs.next_run_at(
+    schedule_info json,
+    after timestamptz default now(),
+    time_zone text default 'UTC'
+) returns timestamptz
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return app_jobs.next_time(
+        app_jobs.read_schedule(next_run_at.schedule_info, next_run_at.time_zone),
+        coalesce(next_run_at.after, now())
+    );
+end;
+$$;
+
+create function app_jobs.preview_schedule(
+    schedule_info json,
+    count integer default 10,
+    after timestamptz default now(),
+    time_zone text default 'UTC'
+) returns setof timestamptz
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_schedule constant app_jobs.parsed_schedule := app_jobs.read_schedule(
+        preview_schedule.schedule_info, preview_schedule.time_zone
+    );
+    v_next timestamptz := coalesce(preview_schedule.after, now());
+begin
+    if preview_schedule.count not between 1 and 1000 then
+        raise exception 'count is %', preview_schedule.count
+            using errcode = '22023', hint = 'Give 1 to 1000, or leave it out for 10.';
+    end if;
+    for v_number in 1 .. coalesce(preview_schedule.count, 10) loop
+        v_next := app_jobs.next_time(v_schedule, v_next);
+        exit when v_next is null;
+        return next v_next;
+    end loop;
+end;
+$$;
+
+revoke all on type app_jobs.parsed_schedule from public;
+revoke all on function app_jobs.next_bit(bit varying, integer) from public;
+revoke all on function app_jobs.check_time_zone(text, text) from public;
+revoke all on function app_jobs.clock_change(text, timestamptz, timestamptz) from public;
+revoke all on function app_jobs.first_reading(timestamp, text) from public;
+revoke all on function app_jobs.read_moment(text, json, text) from public;
+revoke all on function app_jobs.read_every(json) from public;
+revoke all on function app_jobs.cron_number(text, text[], integer) from public;
+revoke all on function app_jobs.cron_field(text, text, integer, integer, text[]) from public;
+revoke all on function app_jobs.calendar_field(text, json, integer, integer, integer) from public;
+revoke all on function app_jobs.read_schedule(json, text) from public;
+revoke all on function app_jobs.next_match(app_jobs.parsed_schedule, timestamp) from public;
+revoke all on function app_jobs.next_step(app_jobs.parsed_schedule, timestamptz) from public;
+revoke all on function app_jobs.next_time(app_jobs.parsed_schedule, timestamptz) from public;
+revoke all on function app_jobs.check_schedule(json, text) from public;
+revoke all on function app_jobs.next_run_at(json, timestamptz, text) from public;
+revoke all on function app_jobs.preview_schedule(json, integer, timestamptz, text) from public;
+grant execute on function app_jobs.next_run_at(json, timestamptz, text)
+to app_jobs_producer, app_jobs_monitor;
+grant execute on function app_jobs.preview_schedule(json, integer, timestamptz, text)
+to app_jobs_producer, app_jobs_monitor;
+
+comment on type app_jobs.parsed_schedule is
+'A schedule_info as it is computed with. run_at: of the form "at"; every: of that form; the others
+have bit strings, in which bit n says whether n is allowed. dates: bit 0 is the last day of the
+month. months: 1 to 12. weekdays: seven bits for each week''s Sunday to Saturday, then seven each
+for those of the first, second, …, fifth and last of the month. years: from 1970. either_day: dates
+or weekdays must match, not both. names_hour: a time runs once, when the clock first reads it;
+otherwise the hours follow real time.';
+comment on function app_jobs.next_bit(bit varying, integer) is
+'Find the first bit that is set, at or after one.
+
+bits   counted from 0
+first  where to begin
+
+Returns: its number, or null. Roles: internal.';
+comment on function app_jobs.check_time_zone(text, text) is
+'Refuse a time zone that is not known by its full name; null passes.
+
+argument   its name, for the message
+time_zone  UTC, GMT, or Area/City
+
+Errors: 22023. Roles: internal.';
+comment on function app_jobs.clock_change(text, timestamptz, timestamptz) is
+'Find when the clock was changed between two instants whose distance from UTC differs.
+
+time_zone  where
+since      an instant before the change
+until      an instant at or after it, and not after another one
+
+Returns: the first instant of the new time. Roles: internal.';
+comment on function app_jobs.first_reading(timestamp, text) is
+'Find the first instant at which the clock shows a time, or a later one if that was skipped.
+
+wall       what the clock shows
+time_zone  where it hangs
+
+Roles: internal.';
+comment on function app_jobs.read_moment(text, json, text) is
+'Read a moment in a schedule_info; null for none.
+
+key        its name, for the message
+value      an ISO 8601 date, or date and time
+time_zone  whose time it is if it has no offset
+
+Errors: 22023. Roles: internal.';
+comment on function app_jobs.read_every(json) is
+'Read the interval of a schedule_info; null for none.
+
+value  a text that PostgreSQL takes for an interval
+
+Errors: 22023. Roles: internal.';
+comment on function app_jobs.cron_number(text, text[], integer) is
+'Read a number or name in a cron rule; null if it is neither.
+
+value       digits or an upper case name
+names       the names
+first_name  the number of the first one
+
+Roles: internal.';
+comment on function app_jobs.cron_field(text, text, integer, integer, text[]) is
+'Read a field of a cron rule.
+
+field  its name, for the message and for what only days can be
+value  the field, in upper case
+low    the smallest number allowed
+high   the greatest one
+names  of the numbers from low on, or null
+
+Returns: bits as in parsed_schedule. Errors: 22023. Roles: internal.';
+comment on function app_jobs.calendar_field(text, json, integer, integer, integer) is
+'Read a calendar field of a schedule_info.
+
+key    its name
+value  a number, a range, or an array of these
+low    the smallest number allowed
+high   the greatest one
+shift  what is added to a number to make it that of a bit
+
+Returns: bits as in parsed_schedule. Errors: 22023. Roles: internal.';
+comment on function app_jobs.read_schedule(json, text) is
+'Read a schedule_info, and refuse what is not well said.
+
+schedule_info  as in docs/schedules.md
+time_zone      used where it has no tz; null: UTC
+
+Errors: 22004, 22023. Roles: internal.';
+comment on function app_jobs.next_match(app_jobs.parsed_schedule, timestamp) is
+'Find the first time that matches a rule or calendar, at or after one, on a clock that is never
+changed.
+
+schedule  its bits
+wall      whole seconds
+
+Returns: null if there is none within 40 years, in which the calendar shows all it can; with years,
+none until 2099. Roles: internal.';
+comment on function app_jobs.next_step(app_jobs.parsed_schedule, timestamptz) is
+'Find the first step of an interval after an instant. Days and months are those of the calendar,
+hours are real ones.
+
+schedule  its every, start and time zone
+after     an instant, not before the start but for a microsecond
+
+Roles: internal.';
+comment on function app_jobs.next_time(app_jobs.parsed_schedule, timestamptz) is
+'Find when a schedule runs next.
+
+schedule  from read_schedule()
+after     the instant after which; those before 1900 count as 1900
+
+Returns: null if never, that is, not before 9999-12-31. Roles: internal.';
+comment on function app_jobs.check_schedule(json, text) is
+'Refuse a schedule_info or time zone that cannot be used.
+
+schedule_info  as in docs/schedules.md
+time_zone      used where it has no tz; null: UTC
+
+Errors: 22004, 22023. Roles: internal.';
+comment on function app_jobs.next_run_at(json, timestamptz, text) is
+'Say when a schedule runs next.
+
+schedule_info  one of
+               {"rule": "0 9 * * MON-FRI"}  cron, 5 fields or 6 with seconds in front
+               {"hour": 9, "minute": 0}     second, minute, hour, dayOfWeek (0–6, 7 = Sunday), date
+                                            (1–31), month (0–11), year (1970–2099): a number, a
+                                            {"start", "end", "step"}, or an array; second defaults
+                                            to 0, the others to any
+               {"every": "15 minutes"}      counted from start, or from 2001-01-01
+               {"at": "2031-02-03T04:05"}   once
+               and with it tz (goes before time_zone) and, but for at, start and end, both inclusive
+after          the answer is later than this; null: now()
+time_zone      by name; null: UTC
+
+A time that a clock change skips runs at the first instant after the gap; one that comes twice runs
+once, the first time, if the schedule names the hour; otherwise hours follow real time.
+
+Returns: null if never again. Errors: 22004, 22023. Roles: app_jobs_producer, app_jobs_operator,
+app_jobs_monitor.';
+comment on function app_jobs.preview_schedule(json, integer, timestamptz, text) is
+'List the next times at which a schedule runs.
+
+schedule_info  as for next_run_at()
+count          how many, 1 to 1000; null: 10
+after          the first one is later than this; null: now()
+time_zone      by name; null: UTC
+
+Returns: fewer if there are no more. Errors: 22004, 22023. Roles: app_jobs_producer,
+app_jobs_operator, app_jobs_monitor.';
+$script$, 'app_jobs', case '@extschema@' when 'public' then 'app_jobs' else '@extschema@' end);
+end;
+$do$;
+
+do $do$
+begin
+    execute replace($script$
+-- Deploy app_jobs:scheduled_jobs to pg
+-- requires: schedule_times
+-- requires: slots
+
+set local lock_timeout = '5s';
+
+create table app_jobs.scheduled_jobs (
+    id bigint generated always as identity,
+    database_id uuid,
+    queue_name text default null,
+    task_identifier text collate "C" not null,
+    payload json not null default '{}',
+    attributes jsonb not null default '{}',
+    priority integer not null default 0,
+    max_attempts integer,
+    key text,
+    schedule_info json not null,
+    time_zone text not null default 'UTC',
+    missed text not null default 'once',
+    overlap text not null default 'allow',
+    paused boolean not null default false,
+    locked_at timestamptz,
+    locked_by text,
+    last_scheduled timestamptz,
+    last_scheduled_id bigint,
+    next_run_at timestamptz,
+    due_at timestamptz,
+    slot integer,
+    constraint scheduled_jobs_pkey primary key (id),
+    constraint scheduled_jobs_task_identifier_length check (
+        char_length(task_identifier) between 1 and 126
+    ),
+    constraint scheduled_jobs_queue_name_length check (char_length(queue_name) between 1 and 200),
+    constraint scheduled_jobs_key_length check (char_length(key) between 1 and 512),
+    constraint scheduled_jobs_attributes_object check (jsonb_typeof(attributes) = 'object'),
+    constraint scheduled_jobs_max_attempts_positive check (max_attempts >= 1),
+    constraint scheduled_jobs_missed_known check (missed in ('skip', 'once', 'all')),
+    constraint scheduled_jobs_overlap_known check (overlap in ('allow', 'skip')),
+    constraint scheduled_jobs_held_since check ((locked_by is null) = (locked_at is null)),
+    constraint scheduled_jobs_paused_without_time check (not paused or next_run_at is null),
+    constraint scheduled_jobs_placed check (
+        (next_run_at is null) = (due_at is null) and (due_at is null) = (slot is null)
+    )
+);
+
+create index scheduled_jobs_due on app_jobs.scheduled_jobs (
+    slot, due_at
+) where due_at is not null;
+
+create unique index scheduled_jobs_key on app_jobs.scheduled_jobs (
+    key
+) where key is not null and database_id is null;
+
+create unique index scheduled_jobs_tenant_key on app_jobs.scheduled_jobs (
+    database_id, key
+) where key is not null and database_id is not null;
+
+create function app_jobs.tg_place_schedule() returns trigger
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    c_hold constant interval := interval '1 minute';
+    v_now constant timestamptz := clock_timestamp();
+    -- for an insert old is a row of nulls
+    v_is_new constant boolean := (new.schedule_info::text, new.time_zone)
+        is distinct from (old.schedule_info::text, old.time_zone)
+        or (old.paused and not new.paused);
+begin
+    perform app_jobs.check_not_null(
+        'task_identifier', new.task_identifier is null, 'Name the task to run, 1 to 126 characters.'
+    );
+    perform app_jobs.check_length('task_identifier', new.task_identifier, 126);
+    perform app_jobs.check_length('queue_name', new.queue_name, 200);
+    perform app_jobs.check_length('key', new.key, 512);
+    if new.max_attempts < 1 then
+        raise exception 'max_attempts is %', new.max_attempts
+            using errcode = '22023',
+                hint = 'Give at least 1, or leave it out for the task''s default.';
+    elsif new.missed not in ('skip', 'once', 'all') then
+        raise exception 'missed is "%"', new.missed
+            using errcode = '22023', hint = 'Use skip, once or all.';
+    elsif new.overlap not in ('allow', 'skip') then
+        raise exception 'overlap is "%"', new.overlap
+            using errcode = '22023', hint = 'Use allow or skip.';
+    elsif jsonb_typeof(new.attributes) <> 'object' then
+        raise exception 'attributes is of type %', jsonb_typeof(new.attributes)
+            using errcode = '22023', hint = 'Give an object: each job gets it.';
+    end if;
+
+    if v_is_new then
+        perform app_jobs.check_not_null(
+            'schedule_info', new.schedule_info is null, 'Say when, like {"every": "15 minutes"}.'
+        );
+        perform app_jobs.check_not_null(
+            'time_zone', new.time_zone is null, 'Name a time zone, like UTC or Europe/Berlin.'
+        );
+        perform app_jobs.check_schedule(new.schedule_info, new.time_zone);
+    end if;
+
+    if new.paused then
+        new.next_run_at := null;
+    elsif v_is_new
+        and (new.next_run_at is null or new.next_run_at is not distinct from old.next_run_at)
+    then
+        -- Behind the last due time that was seen to, wherever the clock is: none comes twice.
+        new.next_run_at := app_jobs.next_run_at(
+            new.schedule_info, greatest(v_now, new.last_scheduled), new.time_zone
+        );
+    end if;
+
+    -- While an outside scheduler holds it there is nothing to look for.
+    new.due_at := case
+        when new.next_run_at is not null then greatest(new.next_run_at, new.locked_at + c_hold)
+    end;
+    -- Whoever writes a due time, in whatever way, does so in a slot, so that nobody looks past it.
+    if new.due_at is null then
+        new.slot := null;
+    elsif new.due_at is distinct from old.due_at then
+        new.slot := app_jobs.enter_slot();
+        perform nextval('app_jobs.activity');
+        -- as in add_job()
+        if new.due_at < v_now + interval '1 minute' then
+            perform app_jobs.wake_workers();
+        end if;
+    else
+        new.slot := old.slot;
+    end if;
+    return new;
+end;
+$$;
+
+create trigger scheduled_jobs_place before insert or update on app_jobs.scheduled_jobs
+for each row execute function app_jobs.tg_place_schedule();
+
+create function app_jobs.add_scheduled_job(
+    db_id uuid default null,
+    identifier text default null,
+    payload json default '{}',
+    schedule_info json default '{}',
+    job_key text default null,
+    queue_name text default null,
+    max_attempts integer default null,
+    priority integer default 0,
+    time_zone text default 'UTC',
+    missed text default 'once',
+    attributes jsonb default '{}',
+    overlap text default 'allow'
+) returns app_jobs.scheduled_jobs
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+    v_payload constant json := coalesce(add_scheduled_job.payload, '{}');
+    v_info constant json := coalesce(add_scheduled_job.schedule_info, '{}');
+    v_priority constant integer := coalesce(add_scheduled_job.priority, 0);
+    v_zone constant text := coalesce(add_scheduled_job.time_zone, 'UTC');
+    v_missed constant text := coalesce(add_scheduled_job.missed, 'once');
+    v_attributes constant jsonb := coalesce(add_scheduled_job.attributes, '{}');
+    v_overlap constant text := coalesce(add_scheduled_job.overlap, 'allow');
+    v_schedule app_jobs.scheduled_jobs;
+begin
+    -- what has the same name as a column is left to the table's trigger
+    perform app_jobs.check_job(
+        add_scheduled_job.identifier, add_scheduled_job.job_key, add_scheduled_job.queue_name,
+        add_scheduled_job.max_attempts, null
+    );
+    loop
+        if add_scheduled_job.db_id is null then
+            select s.* into v_schedule from app_jobs.scheduled_jobs as s
+            where s.key = add_scheduled_job.job_key and s.database_id is null;
+        else
+            select s.* into v_schedule from app_jobs.scheduled_jobs as s
+            where
+                s.key = add_scheduled_job.job_key
+                and s.database_id = add_scheduled_job.db_id;
+        end if;
+        if v_schedule.id is null then
+            insert into app_jobs.scheduled_jobs as s (
+                database_id, queue_name, task_identifier, payload, attributes, priority,
+                max_attempts, key, schedule_info, time_zone, missed, overlap
+            )
+            values (
+                add_scheduled_job.db_id, add_scheduled_job.queue_name,
+                add_scheduled_job.identifier, v_payload, v_attributes, v_priority,
+                add_scheduled_job.max_attempts, add_scheduled_job.job_key, v_info, v_zone,
+                v_missed, v_overlap
+            )
+            on conflict do nothing
+            returning s.* into v_schedule;
+        elsif (
+            v_schedule.task_identifier, v_schedule.queue_name, v_schedule.payload::text,
+            v_schedule.attributes, v_schedule.priority, v_schedule.max_attempts,
+            v_schedule.schedule_info::text, v_schedule.time_zone, v_schedule.missed,
+            v_schedule.overlap
+        ) is distinct from (
+            add_scheduled_job.identifier, add_scheduled_job.queue_name, v_payload::text,
+            v_attributes, v_priority, add_scheduled_job.max_attempts, v_info::text, v_zone,
+            v_missed, v_overlap
+        ) then
+            -- the trigger sets next_run_at anew if the rule has changed, and only then
+            update app_jobs.scheduled_jobs as s
+            set
+                task_identifier = add_scheduled_job.identifier,
+                queue_name = add_scheduled_job.queue_name,
+                payload = v_payload,
+                attributes = v_attributes,
+                priority = v_priority,
+                max_attempts = add_scheduled_job.max_attempts,
+                schedule_info = v_info,
+                time_zone = v_zone,
+                missed = v_missed,
+                overlap = v_overlap
+            where s.id = v_schedule.id
+            returning s.* into v_schedule;
+        end if;
+        -- none: another transaction has just added or removed one under this key, so look again
+        exit when v_schedule.id is not null;
+    end loop;
+    return v_schedule;
+end;
+$$;
+
+create function app_jobs.list_scheduled_jobs(key_prefix text default null)
+returns setof app_jobs.scheduled_jobs
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select s.* from app_jobs.scheduled_jobs as s
+    where
+        list_scheduled_jobs.key_prefix is null
+        or starts_with(s.key, list_scheduled_jobs.key_prefix)
+    order by s.id;
+end;
+$$;
+
+revoke all on function app_jobs.tg_place_schedule() from public;
+revoke all on function app_jobs.add_scheduled_job(
+    uuid, text, json, json, text, text, integer, integer, text, text, jsonb, text
+) from public;
+revoke all on function app_jobs.list_scheduled_jobs(text) from public;
+grant select, insert, update, delete on app_jobs.scheduled_jobs to app_jobs_operator;
+grant execute on function app_jobs.add_scheduled_job(
+    uuid, text, json, json, text, text, integer, integer, text, text, jsonb, text
+) to app_jobs_worker;
+grant execute on function app_jobs.list_scheduled_jobs(text) to app_jobs_worker;
+
+comment on table app_jobs.scheduled_jobs is
+'Recurring jobs: a row per rule. run_due_schedules(), which tick() calls, adds the jobs. Operators
+may write the table directly: a row of task_identifier and schedule_info is a live schedule.';
+comment on column app_jobs.scheduled_jobs.id is 'Names the schedule.';
+comment on column app_jobs.scheduled_jobs.database_id is 'Tenant of its jobs; null: none.';
+comment on column app_jobs.scheduled_jobs.queue_name is 'Queue of its jobs, up to 200 characters; null: in parallel with everything.';
+comment on column app_jobs.scheduled_jobs.task_identifier is 'Task to run, 1 to 126 characters.';
+comment on column app_jobs.scheduled_jobs.payload is 'Payload of each job, kept byte for byte.';
+comment on column app_jobs.scheduled_jobs.attributes is 'Attributes of each job, an object; its job gets "schedule": {"id", "due_at"} besides.';
+comment on column app_jobs.scheduled_jobs.priority is 'Priority of its jobs: lower runs first.';
+comment on column app_jobs.scheduled_jobs.max_attempts is 'Runs of a job before it fails for good; null: the task''s, or 25.';
+comment on column app_jobs.scheduled_jobs.key is 'Names the schedule within its tenant, not its jobs; up to 512 characters, or null.';
+comment on column app_jobs.scheduled_jobs.schedule_info is 'The rule: see next_run_at().';
+comment on column app_jobs.scheduled_jobs.time_zone is 'Its time zone, unless schedule_info names one.';
+comment on column app_jobs.scheduled_jobs.missed is
+'What to do when it is more than a minute behind. skip: go on with the next due time to come; once:
+one job, for the last due time; all: a job for each. Less late, each gets its job in any case.';
+comment on column app_jobs.scheduled_jobs.overlap is
+'What to do when its last job still waits or runs. allow: add the next one all the same; skip: pass
+over the due time.';
+comment on column app_jobs.scheduled_jobs.paused is 'Nothing is added, and nothing is made up for later.';
+comment on column app_jobs.scheduled_jobs.locked_at is 'Since when an outside scheduler holds it: for a minute, then the hold is over.';
+comment on column app_jobs.scheduled_jobs.locked_by is 'The outside scheduler: see get_scheduled_job().';
+comment on column app_jobs.scheduled_jobs.last_scheduled is 'The last due time that was seen to, with a job or passed over. No due time up to it comes again.';
+comment on column app_jobs.scheduled_jobs.last_scheduled_id is 'The last job that was added for it.';
+comment on column app_jobs.scheduled_jobs.next_run_at is
+'The next due time; null: paused, or never again. Set when the rule is; an operator may write
+another.';
+comment on column app_jobs.scheduled_jobs.due_at is 'Internal: when to look at it: at next_run_at, or when the hold of an outside scheduler is over.';
+comment on column app_jobs.scheduled_jobs.slot is 'Internal: the slot in which due_at was written.';
+comment on constraint scheduled_jobs_paused_without_time on app_jobs.scheduled_jobs is
+'So what has a next_run_at is live.';
+comment on constraint scheduled_jobs_placed on app_jobs.scheduled_jobs is
+'Each due time stands where it is looked for.';
+comment on index app_jobs.scheduled_jobs_due is 'Due times, slot by slot.';
+comment on index app_jobs.scheduled_jobs_key is 'One schedule per key, without tenant (a null tenant would make a plain unique index enforce nothing).';
+comment on index app_jobs.scheduled_jobs_tenant_key is 'One schedule per tenant and key.';
+comment on function app_jobs.tg_place_schedule() is
+'Check a schedule, set its next due time if the rule is new, and place it where it is looked for.
+Workers are woken if it is due within a minute.
+
+Errors: 22004, 22023. Locks: the current slot, shared. Roles: internal; as the table''s trigger it
+has our rights.';
+comment on function app_jobs.add_scheduled_job(
+    uuid, text, json, json, text, text, integer, integer, text, text, jsonb, text
+) is
+'Add a schedule, or with a key change the one that has it. Whoever says again what is there writes
+nothing; next_run_at is set anew only if the rule changes, so no due time is lost or repeated.
+
+db_id          tenant of the schedule and its jobs; null: none
+identifier     task to run, 1 to 126 characters; required
+payload        payload of each job
+schedule_info  the rule: see next_run_at(); required
+job_key        names the schedule within its tenant, up to 512 characters; null: always a new one
+queue_name     queue of its jobs; null: in parallel with everything
+max_attempts   1 or more; null: the task''s, or 25
+priority       lower runs first
+time_zone      for rules that name none themselves
+missed         skip, once or all: see scheduled_jobs.missed
+attributes     attributes of each job, an object
+overlap        allow or skip: see scheduled_jobs.overlap
+
+A null argument means its default. A schedule that is paused stays so.
+
+Returns: the schedule as it stands now. Errors: 22004, 22023. Locks: the schedule under job_key;
+waits for it. Roles: app_jobs_worker.';
+comment on function app_jobs.list_scheduled_jobs(text) is
+'List schedules, by id. For applications that compare them with what they declare.
+
+key_prefix  only those whose key begins so; null: all
+
+Returns: schedules. Roles: app_jobs_worker.';
+$script$, 'app_jobs', case '@extschema@' when 'public' then 'app_jobs' else '@extschema@' end);
+end;
+$do$;
+
+do $do$
+begin
+    execute replace($script$
+-- Deploy app_jobs:run_schedules to pg
+-- requires: scheduled_jobs
+-- requires: add_jobs
+
+set local lock_timeout = '5s';
+
+create function app_jobs.schedule_slots(
+    now timestamptz, out slot integer, out since timestamptz
+) returns setof record
+language sql
+stable
+as $$
+    select o.slot, timestamptz '-infinity' from app_jobs.open_slots as o
+    union all
+    (
+        select a.slot, a.due_at
+        from app_jobs.alarms as a
+        where a.kind = 'schedule' and a.due_at <= schedule_slots.now
+        order by a.due_at
+        limit 50
+    )
+$$;
+
+create function app_jobs.next_schedule_at(now timestamptz) returns timestamptz
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+begin
+    return (
+        select min(d.due_at)
+        from (
+            (
+                select a.due_at
+                from app_jobs.alarms as a
+                where a.kind = 'schedule' and a.due_at > next_schedule_at.now
+                order by a.due_at
+                limit 1
+            )
+            union all
+            -- in open slots, and where an alarm has just gone off: exactly
+            select h.due_at
+            from app_jobs.schedule_slots(next_schedule_at.now) as p(slot, since)
+            cross join lateral (
+                select w.due_at
+                from app_jobs.scheduled_jobs as w
+                where w.slot = p.slot and w.due_at >= p.since
+                order by w.due_at
+                limit 1
+            ) as h
+        ) as d
+    );
+end;
+$$;
+
+create function app_jobs.last_due(
+    schedule app_jobs.scheduled_jobs, now timestamptz
+) returns timestamptz
+language plpgsql
+stable
+as $$
+declare
+    v_last timestamptz := schedule.next_run_at;
+    v_until timestamptz := now;
+    v_next timestamptz;
+    v_middle timestamptz;
+begin
+    -- Halve the time in which it must be: a thousand due times cost ten looks.
+    loop
+        v_next := app_jobs.next_run_at(schedule.schedule_info, v_last, schedule.time_zone);
+        exit when v_next is null or v_next > now;
+        v_last := v_next;
+        v_middle := v_last + make_interval(secs => extract(epoch from v_until - v_last) / 2);
+        v_next := app_jobs.next_run_at(schedule.schedule_info, v_middle, schedule.time_zone);
+        if v_next is null or v_next > now then
+            v_until := v_middle;
+        else
+            v_last := v_next;
+        end if;
+    end loop;
+    return v_last;
+end;
+$$;
+
+create function app_jobs.due_times(
+    schedule app_jobs.scheduled_jobs, now timestamptz,
+    out due timestamptz[], out last_due timestamptz, out next_due timestamptz
+)
+language plpgsql
+stable
+as $$
+declare
+    c_late constant interval := interval '1 minute';
+    c_at_once constant integer := 100;
+begin
+    due := '{}';
+    next_due := schedule.next_run_at;
+    if next_due < now - c_late and schedule.missed <> 'all' then
+        last_due := app_jobs.last_due(schedule, now);
+        if schedule.missed = 'once' then
+            due := array[last_due];
+        end if;
+        next_due := app_jobs.next_run_at(schedule.schedule_info, last_due, schedule.time_zone);
+        return;
+    end if;
+    loop
+        last_due := next_due;
+        due := due || last_due;
+        -- from the due time, not from the clock: none is left out, whenever we come, and none
+        -- comes twice, wherever the clock is set
+        next_due := app_jobs.next_run_at(schedule.schedule_info, last_due, schedule.time_zone);
+        exit when next_due is null or next_due > now or cardinality(due) = c_at_once;
+    end loop;
+end;
+$$;
+
+create function app_jobs.job_spec(
+    schedule app_jobs.scheduled_jobs, due_at timestamptz
+) returns json
+language sql
+stable
+as $$
+    select json_build_object(
+        'db_id', schedule.database_id,
+        'identifier', schedule.task_identifier,
+        'payload', schedule.payload,
+        'queue_name', schedule.queue_name,
+        'run_at', due_at,
+        'max_attempts', schedule.max_attempts,
+        'priority', schedule.priority,
+        'attributes', schedule.attributes || jsonb_build_object(
+            'schedule', jsonb_build_object(
+                'id', schedule.id,
+                'due_at', (to_json(due_at at time zone 'UTC') #>> '{}') || '+00:00'
+            )
+        )
+    )
+$$;
+
+create function app_jobs.fire_schedules(most integer) returns bigint[]
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+declare
+    c_looked_at constant integer := 1000;
+    c_jobs constant integer := 1000;
+    v_now constant timestamptz := clock_timestamp();
+    v_due tid[];
+    v_row record;
+    v_schedule app_jobs.scheduled_jobs;
+    v_times record;
+    v_due_times timestamptz[];
+    v_overlaps boolean;
+    v_tids tid[];
+    v_last timestamptz[];
+    v_next timestamptz[];
+    v_counts integer[];
+    v_specs json[] := '{}'::json[];
+    v_ids bigint[] := '{}'::bigint[];
+begin
+    -- More than are wanted, since others may have locked those; then lock as many as are wanted.
+    v_due := array(
+        select d.ctid
+        from app_jobs.schedule_slots(v_now) as p(slot, since)
+        cross join lateral (
+            select w.ctid
+            from app_jobs.scheduled_jobs as w
+            where w.slot = p.slot and w.due_at >= p.since and w.due_at <= v_now
+            order by w.due_at
+            limit c_looked_at
+        ) as d
+        limit c_looked_at
+    );
+    for v_row in
+        select s.ctid as tid, s as schedule
+        from app_jobs.scheduled_jobs as s
+        -- The fence: who had to wait for another's commit looks at due_at again. Said in a way that
+        -- no partial index can serve: by address, whatever the statistics say.
+        where s.ctid = any(v_due) and coalesce(s.due_at, 'infinity') <= v_now
+        order by s.due_at
+        limit fire_schedules.most
+        for update skip locked
+    loop
+        v_schedule := v_row.schedule;
+        begin
+            select t.* into v_times from app_jobs.due_times(v_schedule, v_now) as t;
+        exception when data_exception then
+            -- Its time zone has gone from the server, say. It must not stop the others.
+            raise warning 'app_jobs: schedule % is paused: %', v_schedule.id, sqlerrm
+                using hint = 'Correct schedule_info or time_zone, then set paused = false.';
+            update app_jobs.scheduled_jobs as s set paused = true where s.ctid = v_row.tid;
+            continue;
+        end;
+        v_due_times := v_times.due;
+        if v_schedule.overlap = 'skip' then
+            v_overlaps := exists (
+                select from app_jobs.jobs as j where j.id = v_schedule.last_scheduled_id
+            );
+            -- the job of the first one still waits when the second one is due
+            v_due_times := case when v_overlaps then '{}' else v_due_times[1:1] end;
+        end if;
+        v_specs := v_specs || array(
+            select app_jobs.job_spec(v_schedule, t.due_at)
+            from unnest(v_due_times) with ordinality as t(due_at, n)
+            order by t.n
+        );
+        v_tids := v_tids || v_row.tid;
+        v_last := v_last || v_times.last_due;
+        v_next := v_next || v_times.next_due;
+        v_counts := v_counts || cardinality(v_due_times);
+        exit when cardinality(v_specs) >= c_jobs;
+    end loop;
+
+    -- To add the jobs and to note it is one transaction: nothing in between can be lost.
+    if cardinality(v_specs) > 0 then
+        v_ids := array(
+            select i.id
+            from unnest(app_jobs.insert_jobs(
+                array_to_json(v_specs), null, null, null, cardinality(v_specs), null, null, null,
+                null, null, null
+            )) as i(id)
+            order by i.id
+        );
+    end if;
+    update app_jobs.scheduled_jobs as s
+    set
+        last_scheduled = f.last_due,
+        last_scheduled_id = case
+            when f.jobs > 0 then v_ids[f.jobs_so_far] else s.last_scheduled_id
+        end,
+        next_run_at = f.next_due,
+        locked_at = null,
+        locked_by = null
+    from (
+        select u.*, sum(u.jobs) over (order by u.n) as jobs_so_far
+        from unnest(v_tids, v_last, v_next, v_counts) with ordinality
+        as u(tid, last_due, next_due, jobs, n)
+    ) as f
+    where s.ctid = f.tid;
+
+    -- as in make_due_ready()
+    with rung as materialized (
+        select a.slot, a.due_at
+        from app_jobs.alarms as a
+        where a.kind = 'schedule' and a.due_at <= v_now
+        order by a.due_at
+        limit 50
+        for update skip locked
+    ),
+
+    next_due as materialized (
+        select r.slot, n.due_at
+        from rung as r
+        left join lateral (
+            select s.due_at
+            from app_jobs.scheduled_jobs as s
+            where s.slot = r.slot and s.due_at >= r.due_at
+            order by s.due_at
+            limit 1
+        ) as n on true
+    ),
+
+    silent as (
+        delete from app_jobs.alarms as a
+        using next_due as n
+        where a.slot = n.slot and a.kind = 'schedule' and n.due_at is null
+    )
+
+    update app_jobs.alarms as a
+    set due_at = n.due_at
+    from next_due as n
+    where
+        a.slot = n.slot
+        and a.kind = 'schedule'
+        and n.due_at > v_now + interval '0.2 seconds';
+    return v_ids;
+end;
+$$;
+
+create function app_jobs.run_due_schedules() returns setof app_jobs.jobs
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    v_ids bigint[];
+begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception 'run_due_schedules() cannot run at isolation level %',
+            current_setting('transaction_isolation')
+            using errcode = 'JQ002',
+                detail = 'It locks, and then must see what others did before.',
+                hint = 'Call it at READ COMMITTED.';
+    end if;
+    v_ids := app_jobs.fire_schedules(1000);
+    return query
+    select j.* from app_jobs.jobs as j where j.id = any(v_ids) order by j.id;
+end;
+$$;
+
+create function app_jobs.run_scheduled_job(
+    scheduled_job_id bigint,
+    job_expiry interval default '1 hour'
+) returns app_jobs.jobs
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+    c_hold constant interval := interval '1 minute';
+    v_expiry constant interval := coalesce(run_scheduled_job.job_expiry, interval '1 hour');
+    v_now timestamptz;
+    v_schedule app_jobs.scheduled_jobs;
+    v_last app_jobs.jobs;
+    v_job app_jobs.jobs;
+begin
+    perform app_jobs.check_not_null(
+        'scheduled_job_id', run_scheduled_job.scheduled_job_id is null, 'Give scheduled_jobs.id.'
+    );
+    perform app_jobs.check_positive('job_expiry', v_expiry);
+    select s.* into v_schedule
+    from app_jobs.scheduled_jobs as s
+    where s.id = run_scheduled_job.scheduled_job_id
+    for update;
+    if not found then
+        raise exception 'no schedule has id %', run_scheduled_job.scheduled_job_id
+            using errcode = 'JQ001', hint = 'Look into scheduled_jobs: it may have been removed.';
+    end if;
+    v_now := clock_timestamp();
+    select j.* into v_last from app_jobs.jobs as j where j.id = v_schedule.last_scheduled_id;
+    if found and coalesce(v_last.locked_at, 'infinity') > v_now - v_expiry then
+        raise exception 'the last job of schedule % still %', v_schedule.id,
+            case when v_last.locked_at is null then 'waits' else 'runs' end
+            using errcode = 'JQ004',
+                detail = format('Job %s%s.', v_last.id, ', held by ' || v_last.locked_by
+                    || ' since ' || v_last.locked_at),
+                hint = 'Let it end, cancel it, or give a job_expiry after which it counts as dead.';
+    end if;
+
+    v_job := app_jobs.add_job(
+        db_id => v_schedule.database_id,
+        identifier => v_schedule.task_identifier,
+        payload => v_schedule.payload,
+        queue_name => v_schedule.queue_name,
+        run_at => v_now,
+        max_attempts => v_schedule.max_attempts,
+        priority => v_schedule.priority,
+        attributes => v_schedule.attributes || jsonb_build_object(
+            'schedule', jsonb_build_object('id', v_schedule.id)
+        )
+    );
+    -- Who holds the schedule sees to its due times: those up to now are done with. For anybody
+    -- else this is a job more.
+    update app_jobs.scheduled_jobs as s
+    set
+        last_scheduled_id = v_job.id,
+        last_scheduled = case
+            when s.locked_at > v_now - c_hold then greatest(v_now, s.last_scheduled)
+            else s.last_scheduled
+        end,
+        next_run_at = case
+            when s.locked_at > v_now - c_hold and s.next_run_at <= v_now
+                then app_jobs.next_run_at(
+                    s.schedule_info, greatest(v_now, s.last_scheduled), s.time_zone
+                )
+            else s.next_run_at
+        end
+    where s.id = v_schedule.id;
+    return v_job;
+end;
+$$;
+
+create function app_jobs.get_scheduled_job(
+    worker_id text,
+    task_identifiers text[] default null
+) returns app_jobs.scheduled_jobs
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+    c_hold constant interval := interval '1 minute';
+    v_now constant timestamptz := clock_timestamp();
+    v_schedule app_jobs.scheduled_jobs;
+begin
+    perform app_jobs.check_worker_id(get_scheduled_job.worker_id);
+    select s.* into v_schedule
+    from app_jobs.scheduled_jobs as s
+    where
+        s.next_run_at is not null
+        and (
+            get_scheduled_job.task_identifiers is null
+            or s.task_identifier = any(get_scheduled_job.task_identifiers)
+        )
+        -- nobody's, or its own and to be taken again before the hold is over
+        and coalesce(s.locked_at, '-infinity') <= v_now - case
+            when s.locked_by = get_scheduled_job.worker_id then c_hold / 2 else c_hold
+        end
+    order by s.id
+    limit 1
+    for update skip locked;
+    if found then
+        update app_jobs.scheduled_jobs as s
+        set locked_at = v_now, locked_by = get_scheduled_job.worker_id
+        where s.id = v_schedule.id
+        returning s.* into v_schedule;
+    end if;
+    return v_schedule;
+end;
+$$;
+
+create function app_jobs.release_scheduled_jobs(
+    worker_id text,
+    ids bigint[] default null
+) returns setof bigint
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    perform app_jobs.check_worker_id(release_scheduled_jobs.worker_id);
+    return query
+    update app_jobs.scheduled_jobs as s
+    set locked_at = null, locked_by = null
+    where
+        s.locked_by = release_scheduled_jobs.worker_id
+        and (
+            release_scheduled_jobs.ids is null or s.id = any(release_scheduled_jobs.ids)
+        )
+    returning s.id;
+end;
+$$;
+
+revoke all on function app_jobs.schedule_slots(timestamptz) from public;
+revoke all on function app_jobs.next_schedule_at(timestamptz) from public;
+revoke all on function app_jobs.last_due(app_jobs.scheduled_jobs, timestamptz) from public;
+revoke all on function app_jobs.due_times(app_jobs.scheduled_jobs, timestamptz) from public;
+revoke all on function app_jobs.job_spec(app_jobs.scheduled_jobs, timestamptz) from public;
+revoke all on function app_jobs.fire_schedules(integer) from public;
+revoke all on function app_jobs.run_due_schedules() from public;
+revoke all on function app_jobs.run_scheduled_job(bigint, interval) from public;
+revoke all on function app_jobs.get_scheduled_job(text, text[]) from public;
+revoke all on function app_jobs.release_scheduled_jobs(text, bigint[]) from public;
+grant execute on function app_jobs.run_due_schedules() to app_jobs_worker;
+grant execute on function app_jobs.run_scheduled_job(bigint, interval) to app_jobs_worker;
+grant execute on function app_jobs.get_scheduled_job(text, text[]) to app_jobs_worker;
+grant execute on function app_jobs.release_scheduled_jobs(text, bigint[]) to app_jobs_worker;
+
+comment on function app_jobs.schedule_slots(timestamptz) is
+'List the slots in which a schedule may be due, with a lower bound of what is due there: the open
+ones, and those whose alarm has gone off.
+
+now  the time
+
+Roles: internal; the caller pins the plans.';
+comment on function app_jobs.next_schedule_at(timestamptz) is
+'Tell when the next schedule is due.
+
+now  the time
+
+Returns: the time, or a lower bound of it; null: never. Roles: internal; the caller pins the
+plans.';
+comment on function app_jobs.last_due(app_jobs.scheduled_jobs, timestamptz) is
+'Find the last due time of a schedule that is behind.
+
+schedule  the schedule; its next_run_at has passed
+now       the time
+
+Returns: the last due time up to now. Errors: as next_run_at(). Roles: internal.';
+comment on function app_jobs.due_times(app_jobs.scheduled_jobs, timestamptz) is
+'Decide what a due schedule gets: a job for each due time, or what scheduled_jobs.missed says if it
+is more than a minute behind.
+
+schedule  the schedule; its next_run_at has passed
+now       the time
+
+Returns: due, the times that get a job, at most 100; last_due, the last one seen to; next_due, the
+one after it (null: none). Errors: as next_run_at(). Roles: internal.';
+comment on function app_jobs.job_spec(app_jobs.scheduled_jobs, timestamptz) is
+'Describe the job of a due time, as add_jobs() takes it.
+
+schedule  the schedule
+due_at    the due time: run_at, and in attributes, as UTC
+
+Roles: internal.';
+comment on function app_jobs.fire_schedules(integer) is
+'Add the jobs of schedules that are due, and note it in the same transaction.
+
+most  schedules at most; it also stops after a thousand jobs
+
+Returns: ids of the jobs. Locks: those schedules, skipping locked ones; the current slot, shared.
+Roles: internal; READ COMMITTED only; the caller pins the plans.';
+comment on function app_jobs.run_due_schedules() is
+'Add the jobs of schedules that are due. tick() does it, so where a worker runs nobody needs to.
+Each due time adds its job once, however many call it. A schedule that is more than a minute behind
+gets what its column missed says. At most a thousand schedules in a call: call it again while it
+returns jobs.
+
+Returns: the jobs added. Errors: JQ002 at another level than READ COMMITTED. Locks: the schedules,
+skipping locked ones; the current slot, shared. Roles: app_jobs_worker.';
+comment on function app_jobs.run_scheduled_job(bigint, interval) is
+'Add a job of a schedule now, paused or not. Its due times stay as they are, unless an outside
+scheduler holds it: then those up to now are done with.
+
+scheduled_job_id  the schedule
+job_expiry        a last job that has been held for longer counts as dead; positive
+
+Returns: the job. Errors: 22004, 22023, JQ001 if there is no such schedule, JQ004 if its last job
+still waits or runs. Locks: the schedule; waits for it. Roles: app_jobs_worker.';
+comment on function app_jobs.get_scheduled_job(text, text[]) is
+'Take a schedule, for a scheduler outside that computes times itself and calls run_scheduled_job().
+While it holds the schedule run_due_schedules() leaves it alone. The hold lasts a minute: call this
+every 20 seconds or so until it returns nothing, for it also returns what the scheduler has held for
+half a minute, taken again.
+
+worker_id         names the scheduler, 1 to 200 characters
+task_identifiers  only schedules of these tasks; null: all
+
+Returns: the schedule; a row of nulls if there is none to take. Errors: 22004, 22023. Locks: that
+schedule, skipping locked ones. Roles: app_jobs_worker.';
+comment on function app_jobs.release_scheduled_jobs(text, bigint[]) is
+'Give schedules back that an outside scheduler holds. Due times that it has not seen to are seen to
+then, as missed says.
+
+worker_id  the scheduler
+ids        only these; null: all that it holds
+
+Returns: their ids. Errors: 22004, 22023. Locks: those schedules. Roles: app_jobs_worker.';
 $script$, 'app_jobs', case '@extschema@' when 'public' then 'app_jobs' else '@extschema@' end);
 end;
 $do$;
@@ -2974,6 +5535,7 @@ begin
     execute replace($script$
 -- Deploy app_jobs:tick to pg
 -- requires: cancel_job
+-- requires: run_schedules
 
 set local lock_timeout = '5s';
 
@@ -2982,10 +5544,12 @@ set local lock_timeout = '5s';
 create sequence app_jobs.ticked_at minvalue 0 start 0;
 create sequence app_jobs.swept_at minvalue 0 start 0;
 create sequence app_jobs.pruned_to minvalue 0 start 0;
+create sequence app_jobs.moved_to minvalue -9223372036854775808;
 select
     setval('app_jobs.ticked_at', 0),
     setval('app_jobs.swept_at', 0),
-    setval('app_jobs.pruned_to', 0);
+    setval('app_jobs.pruned_to', 0),
+    setval('app_jobs.moved_to', -9223372036854775808);
 
 create function app_jobs.due_slots(kind text, now timestamptz) returns setof integer
 language sql
@@ -3013,6 +5577,7 @@ declare
     v_now constant timestamptz := clock_timestamp();
     v_due tid[];
     v_tids tid[];
+    v_emptied integer[];
 begin
     -- The best of what is due, so that a claim for one job finds it, and some more, since others
     -- may have locked those; then lock as many as are wanted.
@@ -3085,13 +5650,48 @@ begin
         delete from app_jobs.alarms as a
         using next_due as n
         where a.slot = n.slot and a.kind = 'run' and n.run_at is null
+        returning a.slot
+    ),
+
+    set_again as (
+        update app_jobs.alarms as a
+        set due_at = n.run_at
+        from next_due as n
+        where a.slot = n.slot and a.kind = 'run' and n.run_at > v_now + interval '0.2 seconds'
     )
 
-    update app_jobs.alarms as a
-    set due_at = n.run_at
-    from next_due as n
-    where a.slot = n.slot and a.kind = 'run' and n.run_at > v_now + interval '0.2 seconds';
+    select array_agg(s.slot) into v_emptied from silent as s;
+    if v_emptied is not null then
+        perform app_jobs.forget_counts(v_emptied, 'scheduled', null, null);
+    end if;
     return cardinality(v_tids);
+end;
+$$;
+
+create function app_jobs.end_leases(tids tid[]) returns void
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+declare
+    v_now constant timestamptz := clock_timestamp();
+    v_errors text[];
+begin
+    v_errors := array(
+        select case
+            when j.locked_at + t.timeout <= v_now then format('timed out after %s', t.timeout)
+            else 'lease expired'
+        end
+        from unnest(end_leases.tids) with ordinality as e(tid, n)
+        inner join app_jobs.jobs as j on j.ctid = e.tid
+        left join app_jobs.tasks as t on t.task_identifier = j.task_identifier
+        order by e.n
+    );
+    insert into app_jobs.job_errors (job_id, lease, attempt, worker_id, failed_at, error_message)
+    select j.id, j.lease, j.attempts, j.locked_by, v_now, e.message
+    from unnest(end_leases.tids, v_errors) as e(tid, message)
+    inner join app_jobs.jobs as j on j.ctid = e.tid;
+    perform app_jobs.let_go(end_leases.tids, null, v_errors, null, true, false);
 end;
 $$;
 
@@ -3116,15 +5716,7 @@ begin
         limit end_expired_leases.most
     );
     if v_tids <> '{}' then
-        insert into app_jobs.job_errors (job_id, lease, attempt, worker_id, failed_at,
-        error_message)
-        select j.id, j.lease, j.attempts, j.locked_by, v_now, 'lease expired'
-        from app_jobs.jobs as j
-        where j.ctid = any(v_tids);
-        perform app_jobs.let_go(
-            v_tids, null, array_fill('lease expired'::text, array[cardinality(v_tids)]), null,
-            true, false
-        );
+        perform app_jobs.end_leases(v_tids);
     end if;
 
     with rung as materialized (
@@ -3168,40 +5760,67 @@ volatile
 as $$
 #variable_conflict use_column
 declare
+    c_start constant bigint := -9223372036854775808;
+    v_from constant bigint := pg_sequence_last_value('app_jobs.moved_to');
+    v_keys bigint[];
+    v_last bigint;
     v_lines text[];
     v_tasks text[];
 begin
-    -- Each line and task that has parked jobs, once. The lines of seats come before '$'.
-    with recursive stream_line(line, task) as (
+    -- Each line and task that has parked jobs, once, in the order of the lines' keys from where the
+    -- last call ended: with very many lines they take turns. The lines of seats come before '$'.
+    with recursive waiting(key, line, task) as (
         (
-            select s.line, s.task_identifier from app_jobs.streams as s
-            where s.line > '$'
-            order by s.line, s.task_identifier limit 1
+            select app_jobs.lock_key('queue', s.line), s.line, s.task_identifier
+            from app_jobs.streams as s
+            where s.line > '$' and app_jobs.lock_key('queue', s.line) > v_from
+            order by app_jobs.lock_key('queue', s.line), s.task_identifier
+            limit 1
         )
         union all
-        select n.line, n.task_identifier
-        from stream_line as l
+        select n.key, n.line, n.task
+        from waiting as w
         cross join lateral (
-            select s.line, s.task_identifier from app_jobs.streams as s
-            where (s.line, s.task_identifier) > (l.line, l.task)
-            order by s.line, s.task_identifier limit 1
+            select app_jobs.lock_key('queue', s.line) as key, s.line, s.task_identifier as task
+            from app_jobs.streams as s
+            where
+                s.line > '$'
+                and (app_jobs.lock_key('queue', s.line), s.task_identifier) > (w.key, w.task)
+            order by app_jobs.lock_key('queue', s.line), s.task_identifier
+            limit 1
         ) as n
     ),
 
+    closed as materialized (
+        select w.key, w.line, w.task from waiting as w limit move_queues.most
+    ),
+
     parked as (
-        select l.line, l.task from stream_line as l
+        select c.line, c.task from closed as c
         union
-        select j.line, j.task_identifier
-        from app_jobs.open_slots as o
-        cross join lateral (
-            select distinct p.line, p.task_identifier
-            from app_jobs.jobs as p
-            where p.slot = o.slot and p.line > ''
-        ) as j
+        (
+            select j.line, j.task_identifier
+            from app_jobs.open_slots as o
+            cross join lateral (
+                select distinct p.line, p.task_identifier
+                from app_jobs.jobs as p
+                where p.slot = o.slot and p.line > ''
+            ) as j
+            order by random()
+            limit move_queues.most
+        )
     )
 
-    select array_agg(p.line), array_agg(p.task) into v_lines, v_tasks
-    from (select m.line, m.task from parked as m order by random() limit move_queues.most) as p;
+    select array_agg(p.line), array_agg(p.task), (select array_agg(c.key) from closed as c)
+    into v_lines, v_tasks, v_keys
+    from parked as p;
+
+    -- The next call goes on behind the last line of which all tasks were met, or from the start.
+    v_last := v_keys[move_queues.most];
+    v_last := coalesce(
+        (select max(k.key) from unnest(v_keys) as k(key) where k.key < v_last), v_last
+    );
+    perform setval('app_jobs.moved_to', coalesce(v_last, c_start));
     return app_jobs.advance_queues(v_lines, v_tasks, false);
 end;
 $$;
@@ -3238,8 +5857,8 @@ begin
         perform setval('app_jobs.activity', 0);
     end if;
 
-    -- Each slot that holds jobs must be listed: closed, with bounds, or else open. Slot after slot,
-    -- by index.
+    -- Each slot that holds jobs or schedules must be listed: closed, with bounds, or else open.
+    -- Slot after slot, by index.
     with recursive waiting(slot) as (
         (select j.slot from app_jobs.jobs as j where j.line is not null order by j.slot limit 1)
         union all
@@ -3286,6 +5905,19 @@ begin
         from seated as s where s.slot is not null
     ),
 
+    planned(slot) as (
+        (
+            select s.slot from app_jobs.scheduled_jobs as s
+            where s.due_at is not null order by s.slot limit 1
+        )
+        union all
+        select (
+            select s.slot from app_jobs.scheduled_jobs as s
+            where s.due_at is not null and s.slot > p.slot order by s.slot limit 1
+        )
+        from planned as p where p.slot is not null
+    ),
+
     -- scalar subqueries: slot by slot, whatever the statistics say
     unlisted as (
         select w.slot from waiting as w
@@ -3309,6 +5941,11 @@ begin
             select s.slot from app_jobs.streams as s
             where s.slot = t.slot and s.line like '#%' limit 1
         ) is null
+        union
+        select p.slot from planned as p
+        where (
+            select a.slot from app_jobs.alarms as a where a.slot = p.slot and a.kind = 'schedule'
+        ) is null
     ),
 
     used as (
@@ -3319,6 +5956,8 @@ begin
         select l.slot from leased as l
         union all
         select t.slot from seated as t
+        union all
+        select p.slot from planned as p
     )
 
     select (select max(u.slot) from used as u), array_agg(n.slot)
@@ -3351,20 +5990,40 @@ begin
 end;
 $$;
 
+create function app_jobs.forget_finished(tids tid[]) returns void
+language plpgsql
+volatile
+as $$
+declare
+    v_ids bigint[];
+begin
+    with gone as (
+        delete from app_jobs.finished_jobs as f
+        where f.ctid = any(forget_finished.tids)
+        returning f.id
+    )
+
+    select array_agg(g.id) into v_ids from gone as g;
+    delete from app_jobs.job_errors as e where e.job_id = any(v_ids);
+    delete from app_jobs.effects as e where e.job_id = any(v_ids);
+end;
+$$;
+
 create function app_jobs.prune_finished(most integer) returns integer
 language plpgsql
 volatile
 as $$
 #variable_conflict use_column
 declare
+    c_late constant interval := interval '1 minute';
     v_now constant timestamptz := clock_timestamp();
-    v_ids bigint[];
+    v_tids tid[];
     v_until timestamptz;
 begin
     -- The mark lets us pass over rows deleted before that an old snapshot still holds; each sweep
-    -- sets it back.
+    -- sets it back, and finds what was committed long after it had finished.
     with expired as materialized (
-        select f.id, f.keep_until
+        select f.ctid as tid, f.keep_until
         from app_jobs.finished_jobs as f
         where
             f.keep_until >= to_timestamp(pg_sequence_last_value('app_jobs.pruned_to'))
@@ -3374,14 +6033,14 @@ begin
         for update skip locked
     )
 
-    select array_agg(e.id), max(e.keep_until) into v_ids, v_until from expired as e;
-    if v_ids is null then
-        return 0;
+    select coalesce(array_agg(e.tid), '{}'), max(e.keep_until) into v_tids, v_until
+    from expired as e;
+    perform app_jobs.forget_finished(v_tids);
+    if cardinality(v_tids) < prune_finished.most then
+        v_until := greatest(v_until, v_now - c_late);
     end if;
-    delete from app_jobs.finished_jobs as f where f.id = any(v_ids);
-    delete from app_jobs.job_errors as e where e.job_id = any(v_ids);
     perform setval('app_jobs.pruned_to', floor(extract(epoch from v_until))::bigint);
-    return cardinality(v_ids);
+    return cardinality(v_tids);
 end;
 $$;
 
@@ -3429,6 +6088,9 @@ set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
+    c_queues constant integer := 250;
+    -- no more, so that several workers share what is due at once
+    c_schedules constant integer := 100;
     v_now constant timestamptz := clock_timestamp();
 begin
     perform setval('app_jobs.ticked_at', (extract(epoch from v_now) * 1000)::bigint);
@@ -3446,11 +6108,13 @@ begin
         end if;
     end if;
     closed := app_jobs.turn_slots();
+    perform app_jobs.fire_schedules(least(most, c_schedules));
     made_ready := app_jobs.make_due_ready(null, most);
     expired := app_jobs.end_expired_leases(most);
-    moved := app_jobs.move_queues(most);
+    moved := app_jobs.move_queues(least(most, c_queues));
     pruned := app_jobs.prune_finished(most);
     perform app_jobs.count_idle();
+    perform app_jobs.count_again(4);
 end;
 $$;
 
@@ -3471,7 +6135,9 @@ set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
+    c_lot constant integer := 1000;
     v_now timestamptz;
+    v_lot integer;
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
         raise exception 'tick() cannot run at isolation level %',
@@ -3482,7 +6148,15 @@ begin
     end if;
     select h.made_ready, h.expired, h.moved, h.closed, h.relisted, h.pruned
     into made_ready, expired, moved, closed, relisted, pruned
-    from app_jobs.keep_house(1000) as h;
+    from app_jobs.keep_house(c_lot) as h;
+    -- Where much is kept for a while, as much must go: so a tenth of the time may be spent on it.
+    v_now := clock_timestamp();
+    v_lot := pruned;
+    while v_lot = c_lot loop
+        v_lot := app_jobs.prune_finished(c_lot);
+        pruned := pruned + v_lot;
+        exit when clock_timestamp() > v_now + interval '0.1 seconds';
+    end loop;
 
     v_now := clock_timestamp();
     select min(d.run_at) into next_due_at
@@ -3505,15 +6179,19 @@ begin
             order by j.run_at
             limit 1
         ) as h
+        union all
+        select app_jobs.next_schedule_at(v_now)
     ) as d;
 end;
 $$;
 
 revoke all on function app_jobs.due_slots(text, timestamptz) from public;
 revoke all on function app_jobs.make_due_ready(text[], integer) from public;
+revoke all on function app_jobs.end_leases(tid[]) from public;
 revoke all on function app_jobs.end_expired_leases(integer) from public;
 revoke all on function app_jobs.move_queues(integer) from public;
 revoke all on function app_jobs.sweep() from public;
+revoke all on function app_jobs.forget_finished(tid[]) from public;
 revoke all on function app_jobs.prune_finished(integer) from public;
 revoke all on function app_jobs.count_idle() from public;
 revoke all on function app_jobs.keep_house(integer) from public;
@@ -3524,6 +6202,7 @@ grant execute on function app_jobs.sweep() to app_jobs_operator;
 comment on sequence app_jobs.ticked_at is 'When tick() last ran, or get_jobs() in its place: milliseconds since 1970.';
 comment on sequence app_jobs.swept_at is 'When sweep() last ran: seconds since 1970.';
 comment on sequence app_jobs.pruned_to is 'Up to which keep_until finished_jobs is pruned: seconds since 1970.';
+comment on sequence app_jobs.moved_to is 'Up to which lock key of a queue''s line move_queues() has come.';
 comment on function app_jobs.due_slots(text, timestamptz) is
 'List the slots in which something may be due: the open ones, and those whose alarm has gone off.
 
@@ -3539,6 +6218,13 @@ most   jobs at most
 
 Returns: jobs made ready. Locks: those jobs, skipping locked ones. Roles: internal; READ COMMITTED
 only.';
+comment on function app_jobs.end_leases(tid[]) is
+'Take back leased jobs: ready again, or finished if their attempts are used up. The attempt counts,
+and has failed because the lease has expired or the run has taken longer than its task''s timeout.
+
+tids  jobs, locked by the caller
+
+Locks: queues, trying only. Roles: internal; the caller pins the plans.';
 comment on function app_jobs.end_expired_leases(integer) is
 'Take back jobs whose lease is over: ready again, or finished if their attempts are used up.
 
@@ -3549,16 +6235,23 @@ internal; READ COMMITTED only.';
 comment on function app_jobs.move_queues(integer) is
 'Let queues move on that have a free seat and a parked job: what others had to skip.
 
-most  queues at most
+most  queues and tasks at most of those parked in open slots, and as many in closed ones, where they
+      take turns
 
 Returns: jobs made ready. Locks: queues, trying only. Roles: internal; READ COMMITTED only.';
 comment on function app_jobs.sweep() is
-'Repair the sequences and list any slot that holds jobs and is not listed: after a restore or a
-failover, and hourly.
+'Repair the sequences and list any slot that holds jobs or schedules and is not listed: after a
+restore or a failover, and hourly.
 
 Returns: slots listed; 0 in a healthy database. Roles: app_jobs_operator.';
+comment on function app_jobs.forget_finished(tid[]) is
+'Delete finished jobs, with their errors and effects.
+
+tids  rows of finished_jobs, locked by the caller
+
+Roles: internal; the caller pins the plans.';
 comment on function app_jobs.prune_finished(integer) is
-'Delete finished jobs that are over their time, with their errors.
+'Delete finished jobs that are over their time, with their errors and effects.
 
 most  jobs at most
 
@@ -3575,12 +6268,12 @@ most  jobs at most in each step
 Returns: what was done, in jobs, slots and rows. Locks: see the steps; never waits. Roles:
 internal; READ COMMITTED only.';
 comment on function app_jobs.tick() is
-'Keep house: open and close slots, make due jobs ready, end expired leases, move queues on, prune.
-Any worker, pg_cron or a shell may call it at any time. get_jobs() does the same if nobody has for
-a second.
+'Keep house: open and close slots, run due schedules, make due jobs ready, end expired leases, move
+queues on, prune. Any worker, pg_cron or a shell may call it at any time. get_jobs() does the same
+if nobody has for a second.
 
-Returns: next_due_at, when the next scheduled job is due (null: none); made_ready, expired, moved:
-jobs; closed, relisted: slots; pruned: rows of finished_jobs. Errors: JQ002 at another level than
+Returns: next_due_at, when the next scheduled job or schedule is due (null: none); made_ready,
+expired, moved: jobs; closed, relisted: slots; pruned: rows of finished_jobs. Errors: JQ002 at another level than
 READ COMMITTED. Locks: rows and queues, skipping locked ones. Roles: app_jobs_worker.';
 $script$, 'app_jobs', case '@extschema@' when 'public' then 'app_jobs' else '@extschema@' end);
 end;
@@ -3623,6 +6316,7 @@ declare
     v_met integer := 0;
     v_paused text[];
     v_leases jsonb;
+    v_timeouts jsonb;
     v_slot integer;
     v_ids bigint[];
     v_slots integer[];
@@ -3661,10 +6355,11 @@ begin
     end if;
 
     v_paused := array(select t.task_identifier from app_jobs.tasks as t where t.paused);
-    v_leases := (
-        select jsonb_object_agg(t.task_identifier, t.retry_after)
-        from app_jobs.tasks as t where t.retry_after is not null
-    );
+    select
+        jsonb_object_agg(t.task_identifier, t.retry_after) filter (where t.retry_after is not null),
+        jsonb_object_agg(t.task_identifier, t.timeout) filter (where t.timeout is not null)
+    into v_leases, v_timeouts
+    from app_jobs.tasks as t;
     v_slot := app_jobs.enter_slot();
 
     loop
@@ -3697,8 +6392,12 @@ begin
                 lease = j.lease + 1,
                 locked_by = get_jobs.worker_id,
                 locked_at = v_now,
-                lease_expires_at = v_now + coalesce(
-                    j.retry_after, (v_leases ->> j.task_identifier)::interval, get_jobs.job_expiry
+                lease_expires_at = v_now + least(
+                    coalesce(
+                        j.retry_after, (v_leases ->> j.task_identifier)::interval,
+                        get_jobs.job_expiry
+                    ),
+                    (v_timeouts ->> j.task_identifier)::interval
                 ),
                 lease_length = coalesce(
                     j.retry_after, (v_leases ->> j.task_identifier)::interval, get_jobs.job_expiry
@@ -3772,7 +6471,8 @@ take.
 
 worker_id         1 to 200 characters, names one process
 task_identifiers  tasks that it serves; null: all
-job_expiry        length of the leases, positive, unless the job or its task has its own
+job_expiry        length of the leases, positive, unless the job or its task has its own; no lease
+                  is longer than its task''s timeout
 job_limit         jobs at most, 1 to 10000
 
 Returns: the jobs, in order, with the lease to finish them by; fewer or none if there are no
@@ -3826,6 +6526,7 @@ declare
     v_tasks text[];
     v_ids bigint[];
     v_claimed_again boolean;
+    v_effects boolean;
 begin
     perform app_jobs.check_worker_id(complete_jobs.worker_id);
     perform app_jobs.check_not_null(
@@ -3871,34 +6572,27 @@ begin
 
     perform from app_jobs.tasks as t where t.keep_completed > interval '0';
     if found then
-        insert into app_jobs.finished_jobs (
-            id, database_id, queue_name, task_identifier, payload, attributes, priority, run_at,
-            attempts, max_attempts, lease, key, last_error, retry_after, created_at, started_at,
-            state, finished_by, result, keep_until
+        v_ids := array(
+            select f.id
+            from app_jobs.finish_jobs(v_tids, 'completed', null, null, v_results) as f(id)
+        );
+    else
+        -- Nothing is kept: this is where most jobs end, so it is the bare minimum.
+        with gone as (
+            delete from app_jobs.jobs as j
+            where j.ctid = any(v_tids)
+            returning j.id, j.lease, j.has_effects
         )
-        select
-            j.id, j.database_id, j.queue_name, j.task_identifier, j.payload, j.attributes,
-            j.priority, j.run_at, j.attempts, j.max_attempts, j.lease, j.key, j.last_error,
-            j.retry_after, j.created_at, j.locked_at, 'completed', j.locked_by, h.result,
-            clock_timestamp() + t.keep_completed
-        from unnest(v_tids, v_results) as h(tid, result)
-        inner join app_jobs.jobs as j on j.ctid = h.tid
-        inner join app_jobs.tasks as t on t.task_identifier = j.task_identifier
-        where t.keep_completed > interval '0';
-    end if;
 
-    with gone as (
-        delete from app_jobs.jobs as j
-        where j.ctid = any(v_tids)
-        returning j.id, j.lease
-    )
-
-    select array_agg(g.id), bool_or(g.lease > 1) into v_ids, v_claimed_again from gone as g;
-    if v_claimed_again then
-        delete from app_jobs.job_errors as e
-        where
-            e.job_id = any(v_ids)
-            and not exists (select from app_jobs.finished_jobs as f where f.id = e.job_id);
+        select array_agg(g.id), bool_or(g.lease > 1), bool_or(g.has_effects)
+        into v_ids, v_claimed_again, v_effects
+        from gone as g;
+        if v_claimed_again then
+            delete from app_jobs.job_errors as e where e.job_id = any(v_ids);
+        end if;
+        if v_effects then
+            delete from app_jobs.effects as e where e.job_id = any(v_ids);
+        end if;
     end if;
     if v_lines is not null then
         perform app_jobs.advance_queues(v_lines, v_tasks, true);
@@ -4278,18 +6972,35 @@ as $$
 declare
     v_now timestamptz;
     v_slot integer;
+    v_leases jsonb;
+    v_timeouts jsonb;
     v_ids bigint[];
     v_tids tid[];
+    v_over tid[];
 begin
     perform app_jobs.check_worker_id(heartbeat.worker_id);
     perform app_jobs.check_positive('job_expiry', heartbeat.job_expiry);
     v_ids := coalesce(heartbeat.job_ids,
     array(select h.id from app_jobs.held_by(heartbeat.worker_id) as h(id)));
 
+    select
+        jsonb_object_agg(t.task_identifier, t.retry_after) filter (where t.retry_after is not null),
+        jsonb_object_agg(t.task_identifier, t.timeout) filter (where t.timeout is not null)
+    into v_leases, v_timeouts
+    from app_jobs.tasks as t;
+    v_now := clock_timestamp();
+
     -- Rows that a producer has locked are skipped: still held, and nobody can take them over
     -- meanwhile.
-    v_tids := array(
-        select j.ctid
+    select
+        array_agg(h.ctid) filter (where not h.over), array_agg(h.ctid) filter (where h.over)
+    into v_tids, v_over
+    from (
+        select
+            j.ctid,
+            coalesce(
+                j.locked_at + (v_timeouts ->> j.task_identifier)::interval <= v_now, false
+            ) as over
         from app_jobs.jobs as j
         where
             j.id = any(v_ids)
@@ -4298,15 +7009,26 @@ begin
             and coalesce(j.lease_expires_at, '-infinity') > '-infinity'
             and j.cancel_reason is null
         for update skip locked
-    );
-    if v_tids <> '{}' then
+    ) as h;
+    if v_over is not null then
+        perform app_jobs.end_leases(v_over);
+    end if;
+    if v_tids is not null then
         v_slot := app_jobs.enter_slot();
         v_now := clock_timestamp();
         update app_jobs.jobs as j
         set
-            lease_expires_at = v_now + coalesce(j.retry_after, heartbeat.job_expiry,
-            j.lease_length),
-            lease_length = coalesce(j.retry_after, heartbeat.job_expiry, j.lease_length),
+            lease_expires_at = least(
+                v_now + coalesce(
+                    j.retry_after, (v_leases ->> j.task_identifier)::interval,
+                    heartbeat.job_expiry, j.lease_length
+                ),
+                j.locked_at + (v_timeouts ->> j.task_identifier)::interval
+            ),
+            lease_length = coalesce(
+                j.retry_after, (v_leases ->> j.task_identifier)::interval, heartbeat.job_expiry,
+                j.lease_length
+            ),
             slot = v_slot,
             updated_at = v_now
         where j.ctid = any(v_tids);
@@ -4343,10 +7065,12 @@ comment on function app_jobs.heartbeat(text, bigint[], interval) is
 worker_id   the holder, as given to get_jobs()
 job_ids     jobs to renew; null: all that it holds
 job_expiry  new length of the leases from now, positive; null: as long as at the claim. A job''s
-            own retry_after goes first
+            own retry_after goes first, then its task''s
 
-Returns: the jobs still held; one that is missing was taken over, or is to be cancelled: stop its
-handler. Errors: 22004, 22023. Locks: the jobs, skipping locked ones; the current slot, shared; its
+A run that has taken longer than its task''s timeout is ended here, as if its lease had expired.
+
+Returns: the jobs still held; one that is missing was taken over, has timed out or is to be
+cancelled: stop its handler. Errors: 22004, 22023. Locks: the jobs, skipping locked ones; the current slot, shared; its
 row of workers. Roles: app_jobs_worker.';
 $script$, 'app_jobs', case '@extschema@' when 'public' then 'app_jobs' else '@extschema@' end);
 end;
@@ -4407,6 +7131,2223 @@ worker_id  the holder
 
 Returns: their ids. Errors: 22004, 22023. Locks: the jobs, skipping locked ones; their queues.
 Roles: app_jobs_worker.';
+$script$, 'app_jobs', case '@extschema@' when 'public' then 'app_jobs' else '@extschema@' end);
+end;
+$do$;
+
+do $do$
+begin
+    execute replace($script$
+-- Deploy app_jobs:one_job to pg
+-- requires: release_jobs
+
+set local lock_timeout = '5s';
+
+create type app_jobs.job_detail as (
+    id bigint,
+    task_identifier text,
+    state text,
+    payload json,
+    attributes jsonb,
+    run_at timestamptz,
+    started_at timestamptz,
+    created_at timestamptz,
+    retry_after interval,
+    database_id uuid,
+    queue_name text,
+    key text,
+    priority integer,
+    attempts integer,
+    max_attempts integer,
+    lease integer,
+    last_error text,
+    locked_by text,
+    lease_expires_at timestamptz,
+    finished_at timestamptz,
+    finished_by text,
+    result json
+);
+
+create function app_jobs.job_details(job_id bigint) returns app_jobs.job_detail
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+    v_job app_jobs.job_detail;
+begin
+    perform app_jobs.check_not_null(
+        'job_id', job_details.job_id is null, 'Give the id of the job to look at.'
+    );
+    select
+        j.id, j.task_identifier,
+        case
+            when j.locked_by is null then 'created'
+            when j.lease_expires_at is null then 'processing'
+            else 'active'
+        end,
+        j.payload, j.attributes, j.run_at, j.locked_at, j.created_at, j.retry_after, j.database_id,
+        j.queue_name, j.key, j.priority, j.attempts, j.max_attempts, j.lease, j.last_error,
+        j.locked_by, j.lease_expires_at, null::timestamptz, null::text, null::json
+    into v_job
+    from app_jobs.jobs as j
+    where j.id = job_details.job_id;
+    if not found then
+        select
+            f.id, f.task_identifier, f.state, f.payload, f.attributes, f.run_at, f.started_at,
+            f.created_at, f.retry_after, f.database_id, f.queue_name, f.key, f.priority,
+            f.attempts, f.max_attempts, f.lease, f.last_error, null::text, null::timestamptz,
+            f.finished_at, f.finished_by, f.result
+        into v_job
+        from app_jobs.finished_jobs as f
+        where f.id = job_details.job_id;
+    end if;
+    return v_job;
+end;
+$$;
+
+create function app_jobs.set_attributes(job_id bigint, attributes jsonb) returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+    perform app_jobs.check_not_null(
+        'job_id', set_attributes.job_id is null, 'Give the id of the job to change.'
+    );
+    perform app_jobs.check_not_null(
+        'attributes', set_attributes.attributes is null, 'Give a json object.'
+    );
+    if jsonb_typeof(set_attributes.attributes) <> 'object' then
+        raise exception 'attributes is of type %', jsonb_typeof(set_attributes.attributes)
+            using errcode = '22023', hint = 'Give a json object: its members are set.';
+    end if;
+    update app_jobs.jobs as j
+    set
+        attributes = j.attributes || set_attributes.attributes,
+        updated_at = clock_timestamp()
+    where j.id = set_attributes.job_id;
+    return found;
+end;
+$$;
+
+create function app_jobs.set_retry_after(job_id bigint, retry_after interval) returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+    v_job app_jobs.jobs;
+begin
+    perform app_jobs.check_not_null(
+        'job_id', set_retry_after.job_id is null, 'Give the id of the job to change.'
+    );
+    perform app_jobs.check_not_null(
+        'retry_after', set_retry_after.retry_after is null,
+        'Give a positive interval, like ''1 minute''.'
+    );
+    perform app_jobs.check_positive('retry_after', set_retry_after.retry_after);
+    select j.* into v_job from app_jobs.jobs as j where j.id = set_retry_after.job_id for update;
+    if not found then
+        return false;
+    end if;
+    if v_job.lease_expires_at is not null then
+        v_job.slot := app_jobs.enter_slot();
+        v_job.lease_expires_at := clock_timestamp() + set_retry_after.retry_after;
+        perform app_jobs.note_arrivals(1);
+    end if;
+    update app_jobs.jobs as j
+    set
+        retry_after = set_retry_after.retry_after,
+        lease_expires_at = v_job.lease_expires_at,
+        slot = v_job.slot,
+        updated_at = clock_timestamp()
+    where j.id = v_job.id;
+    return true;
+end;
+$$;
+
+create function app_jobs.set_run_at(job_id bigint, run_at timestamptz) returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+    v_job app_jobs.jobs;
+begin
+    perform app_jobs.check_not_null(
+        'job_id', set_run_at.job_id is null, 'Give the id of the job to change.'
+    );
+    perform app_jobs.check_not_null(
+        'run_at', set_run_at.run_at is null, 'Give a time, or now() to run it at once.'
+    );
+    select j.* into v_job from app_jobs.jobs as j where j.id = set_run_at.job_id for update;
+    if not found or (v_job.locked_by is not null and v_job.lease_expires_at is null) then
+        return false;
+    end if;
+    if v_job.locked_by is null then
+        -- Whatever line it stood in: a claim parks it again if its queue is full.
+        v_job.slot := app_jobs.enter_slot();
+        v_job.line := case when set_run_at.run_at <= clock_timestamp() then '' end;
+        perform app_jobs.note_arrivals(1);
+        -- as add_job() does
+        if set_run_at.run_at < clock_timestamp() + interval '1 minute' then
+            perform app_jobs.wake_workers();
+        end if;
+    end if;
+    update app_jobs.jobs as j
+    set
+        run_at = set_run_at.run_at,
+        line = v_job.line,
+        slot = v_job.slot,
+        updated_at = clock_timestamp()
+    where j.id = v_job.id;
+    return true;
+end;
+$$;
+
+create function app_jobs.move_job_to_processing(job_id bigint) returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+    perform app_jobs.check_not_null(
+        'job_id', move_job_to_processing.job_id is null, 'Give the id of the job to move.'
+    );
+    -- One that is to be cancelled stays leased, since nothing would cancel it any more.
+    update app_jobs.jobs as j
+    set lease_expires_at = null, updated_at = clock_timestamp()
+    where
+        j.id = move_job_to_processing.job_id
+        and coalesce(j.locked_by, '') <> ''
+        and j.cancel_reason is null;
+    return found;
+end;
+$$;
+
+create function app_jobs.end_job(job_id bigint, state text, keep interval) returns boolean
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+declare
+    v_tid tid;
+begin
+    -- Waits for whoever else has it: a claim, an expiry, a producer that moves its key.
+    select j.ctid into v_tid from app_jobs.jobs as j where j.id = end_job.job_id for update;
+    if not found then
+        return false;
+    end if;
+    perform app_jobs.end_jobs(array[v_tid], end_job.state, null, end_job.keep);
+    return true;
+end;
+$$;
+
+create function app_jobs.move_job_to_done(
+    job_id bigint,
+    delete_on_complete boolean default false
+) returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+    v_keep interval;
+begin
+    perform app_jobs.check_not_null(
+        'job_id', move_job_to_done.job_id is null, 'Give the id of the job to move.'
+    );
+    if move_job_to_done.delete_on_complete then
+        v_keep := interval '0';
+    else
+        -- Its application still wants to look at it, so it stays as long as a failed one, at least.
+        select greatest(t.keep_completed, coalesce(t.keep_failed, interval '30 days')) into v_keep
+        from app_jobs.jobs as j
+        left join app_jobs.tasks as t on t.task_identifier = j.task_identifier
+        where j.id = move_job_to_done.job_id;
+    end if;
+    return app_jobs.end_job(move_job_to_done.job_id, 'completed', v_keep);
+end;
+$$;
+
+create function app_jobs.move_job_to_failed(
+    job_id bigint,
+    delete_on_fail boolean default false
+) returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+    perform app_jobs.check_not_null(
+        'job_id', move_job_to_failed.job_id is null, 'Give the id of the job to move.'
+    );
+    return app_jobs.end_job(
+        move_job_to_failed.job_id, 'failed',
+        case when move_job_to_failed.delete_on_fail then interval '0' end
+    );
+end;
+$$;
+
+create function app_jobs.delete_job(job_id bigint) returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+    v_tid tid;
+begin
+    perform app_jobs.check_not_null(
+        'job_id', delete_job.job_id is null, 'Give the id of the job to delete.'
+    );
+    if app_jobs.end_job(delete_job.job_id, 'cancelled', interval '0') then
+        return true;
+    end if;
+    -- A new statement: one that has ended while we waited for its row is seen here.
+    select f.ctid into v_tid
+    from app_jobs.finished_jobs as f where f.id = delete_job.job_id
+    for update;
+    if not found then
+        return false;
+    end if;
+    perform app_jobs.forget_finished(array[v_tid]);
+    return true;
+end;
+$$;
+
+revoke all on type app_jobs.job_detail from public;
+revoke all on function app_jobs.job_details(bigint) from public;
+revoke all on function app_jobs.set_attributes(bigint, jsonb) from public;
+revoke all on function app_jobs.set_retry_after(bigint, interval) from public;
+revoke all on function app_jobs.set_run_at(bigint, timestamptz) from public;
+revoke all on function app_jobs.move_job_to_processing(bigint) from public;
+revoke all on function app_jobs.end_job(bigint, text, interval) from public;
+revoke all on function app_jobs.move_job_to_done(bigint, boolean) from public;
+revoke all on function app_jobs.move_job_to_failed(bigint, boolean) from public;
+revoke all on function app_jobs.delete_job(bigint) from public;
+grant execute on function app_jobs.job_details(bigint) to app_jobs_worker;
+grant execute on function app_jobs.set_attributes(bigint, jsonb) to app_jobs_worker;
+grant execute on function app_jobs.set_retry_after(bigint, interval) to app_jobs_worker;
+grant execute on function app_jobs.set_run_at(bigint, timestamptz) to app_jobs_worker;
+grant execute on function app_jobs.move_job_to_processing(bigint) to app_jobs_worker;
+grant execute on function app_jobs.move_job_to_done(bigint, boolean) to app_jobs_worker;
+grant execute on function app_jobs.move_job_to_failed(bigint, boolean) to app_jobs_worker;
+grant execute on function app_jobs.delete_job(bigint) to app_jobs_worker;
+
+comment on type app_jobs.job_detail is
+'A job, live or finished. state is created (it waits), active (leased), processing (held with no
+expiry), completed, failed or cancelled; started_at is when its last run was claimed.';
+comment on function app_jobs.job_details(bigint) is
+'Look at a job, live or finished.
+
+job_id  the job
+
+Returns: the job; a row of nulls if there is none (any more). Errors: 22004. Roles:
+app_jobs_worker.';
+comment on function app_jobs.set_attributes(bigint, jsonb) is
+'Set attributes of a live job. Those that are not named stay.
+
+job_id      the job
+attributes  a json object, merged into the top level of the job''s
+
+Returns: true; false if no live job has the id. Errors: 22004, 22023. Locks: the job; waits for it.
+Roles: app_jobs_worker.';
+comment on function app_jobs.set_retry_after(bigint, interval) is
+'Set the length of a live job''s leases. If it is active, its lease lasts that long from now.
+
+job_id       the job
+retry_after  positive
+
+Returns: true; false if no live job has the id. Errors: 22004, 22023. Locks: the job; waits for it;
+the current slot, shared. Roles: app_jobs_worker.';
+comment on function app_jobs.set_run_at(bigint, timestamptz) is
+'Set the time before which a job does not run. An active one goes on; it counts when that job waits
+again without a delay of its own.
+
+job_id  the job
+run_at  in the past: at once
+
+Returns: true; false if it is processing, or no live job has the id. Errors: 22004. Locks: the job;
+waits for it; the current slot, shared. Roles: app_jobs_worker.';
+comment on function app_jobs.move_job_to_processing(bigint) is
+'Let the lease of an active job never end: whoever processes it moves it on by itself. It keeps its
+seat of a queue.
+
+job_id  the job
+
+Returns: true, also if it is processing already; false if it is not held (claim it first), or to be
+cancelled, or no live job has the id. Errors: 22004. Locks: the job; waits for it. Roles:
+app_jobs_worker.';
+comment on function app_jobs.end_job(bigint, text, interval) is
+'End a live job, whatever its state and whoever holds it. Its queue moves on.
+
+job_id  the job
+state   completed, failed or cancelled
+keep    as in finish_jobs()
+
+Returns: true; false if no live job has the id. Locks: the job; waits for it; its queue. Roles:
+internal; the caller pins the plans.';
+comment on function app_jobs.move_job_to_done(bigint, boolean) is
+'Complete a live job, whatever its state and whoever holds it.
+
+job_id              the job
+delete_on_complete  true: nothing of it is kept; false: as long as the task''s keep_completed or
+                    keep_failed, whichever is longer
+
+Returns: true; false if no live job has the id. Errors: 22004. Locks: the job; waits for it; its
+queue. Roles: app_jobs_worker.';
+comment on function app_jobs.move_job_to_failed(bigint, boolean) is
+'Fail a live job for good, whatever its state and whoever holds it.
+
+job_id          the job
+delete_on_fail  true: nothing of it is kept; false: as long as the task''s keep_failed
+
+Returns: true; false if no live job has the id. Errors: 22004. Locks: the job; waits for it; its
+queue. Roles: app_jobs_worker.';
+comment on function app_jobs.delete_job(bigint) is
+'Delete a job, live or finished, with its errors and effects.
+
+job_id  the job
+
+Returns: true; false if no job has the id. Errors: 22004. Locks: the job; waits for it; its queue.
+Roles: app_jobs_worker.';
+$script$, 'app_jobs', case '@extschema@' when 'public' then 'app_jobs' else '@extschema@' end);
+end;
+$do$;
+
+do $do$
+begin
+    execute replace($script$
+-- Deploy app_jobs:set_queue to pg
+-- requires: release_jobs
+
+set local lock_timeout = '5s';
+
+create function app_jobs.set_queue(
+    queue_name text, db_id uuid, max_running integer, paused boolean
+) returns app_jobs.queue_settings
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+declare
+    v_line text;
+    v_queue app_jobs.queue_settings;
+begin
+    perform app_jobs.check_not_null(
+        'queue_name', set_queue.queue_name is null, 'Name the queue, 1 to 200 characters.'
+    );
+    perform app_jobs.check_length('queue_name', set_queue.queue_name, 200);
+
+    -- With the queue's lock, so that a claim has either happened before or goes by what we write.
+    v_line := app_jobs.queue_line(set_queue.db_id, set_queue.queue_name);
+    perform pg_advisory_xact_lock(app_jobs.lock_key('queue', v_line));
+    insert into app_jobs.queue_settings as s (line, database_id, queue_name, max_running, paused)
+    values (
+        v_line, set_queue.db_id, set_queue.queue_name, coalesce(set_queue.max_running, 1),
+        coalesce(set_queue.paused, false)
+    )
+    on conflict on constraint queue_settings_pkey do update set
+        max_running = coalesce(set_queue.max_running, s.max_running),
+        paused = coalesce(set_queue.paused, s.paused)
+    returning s.* into v_queue;
+    perform app_jobs.advance_queues(array[v_line], null, false);
+    return v_queue;
+end;
+$$;
+
+create function app_jobs.pause_queue(
+    queue_name text, db_id uuid default null
+) returns app_jobs.queue_settings
+language sql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select app_jobs.set_queue(pause_queue.queue_name, pause_queue.db_id, null, true)
+$$;
+
+create function app_jobs.resume_queue(
+    queue_name text, db_id uuid default null
+) returns app_jobs.queue_settings
+language sql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select app_jobs.set_queue(resume_queue.queue_name, resume_queue.db_id, null, false)
+$$;
+
+create function app_jobs.set_queue_limit(
+    queue_name text, max_running integer, db_id uuid default null
+) returns app_jobs.queue_settings
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform app_jobs.check_not_null(
+        'max_running', set_queue_limit.max_running is null, 'Give 1 to 10000 jobs.'
+    );
+    if set_queue_limit.max_running not between 1 and 10000 then
+        raise exception 'max_running is %', set_queue_limit.max_running
+            using errcode = '22023',
+                hint = 'Give 1 to 10000 jobs; to stop a queue call pause_queue().';
+    end if;
+    return app_jobs.set_queue(
+        set_queue_limit.queue_name, set_queue_limit.db_id, set_queue_limit.max_running, null
+    );
+end;
+$$;
+
+revoke all on function app_jobs.set_queue(text, uuid, integer, boolean) from public;
+revoke all on function app_jobs.pause_queue(text, uuid) from public;
+revoke all on function app_jobs.resume_queue(text, uuid) from public;
+revoke all on function app_jobs.set_queue_limit(text, integer, uuid) from public;
+grant execute on function app_jobs.pause_queue(text, uuid) to app_jobs_operator;
+grant execute on function app_jobs.resume_queue(text, uuid) to app_jobs_operator;
+grant execute on function app_jobs.set_queue_limit(text, integer, uuid) to app_jobs_operator;
+
+comment on function app_jobs.set_queue(text, uuid, integer, boolean) is
+'Set what is given of a queue''s settings; its parked jobs move on as far as these allow.
+
+queue_name   the queue, 1 to 200 characters
+db_id        its tenant; null: none
+max_running  jobs that may run at once; null: as it is
+paused       whether none may be claimed; null: as it is
+
+Returns: the settings as they are now. Errors: 22004, 22023. Locks: the queue; waits for it. Roles:
+internal.';
+comment on function app_jobs.pause_queue(text, uuid) is
+'Pause a queue: its running jobs go on, no other is claimed.
+
+queue_name  the queue, 1 to 200 characters; it need not have jobs
+db_id       its tenant; null: none
+
+Returns: the queue''s settings. Errors: 22004, 22023. Locks: the queue; waits for transactions that
+have claimed or ended one of its jobs. Roles: app_jobs_operator.';
+comment on function app_jobs.resume_queue(text, uuid) is
+'Let a paused queue go on, at once.
+
+queue_name  the queue, 1 to 200 characters
+db_id       its tenant; null: none
+
+Returns: the queue''s settings. Errors: 22004, 22023. Locks: as pause_queue(). Roles:
+app_jobs_operator.';
+comment on function app_jobs.set_queue_limit(text, integer, uuid) is
+'Set how many jobs of a queue may run at once. A higher limit is used at once; under a lower one the
+jobs that run go on, and none is claimed before so many have ended.
+
+queue_name   the queue, 1 to 200 characters
+max_running  1 to 10000; the default of a queue is 1
+db_id        its tenant; null: none
+
+Returns: the queue''s settings. Errors: 22004, 22023. Locks: as pause_queue(). Roles:
+app_jobs_operator.';
+$script$, 'app_jobs', case '@extschema@' when 'public' then 'app_jobs' else '@extschema@' end);
+end;
+$do$;
+
+do $do$
+begin
+    execute replace($script$
+-- Deploy app_jobs:set_task to pg
+-- requires: set_queue
+
+set local lock_timeout = '5s';
+
+create function app_jobs.set_task(task text, settings json) returns app_jobs.tasks
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    c_longest constant interval := interval '100 years';
+    c_allowed constant jsonb := jsonb '{
+        "max_attempts": "an integer, 1 or more",
+        "retry_after": "a positive interval, up to 100 years",
+        "timeout": "a positive interval, up to 100 years",
+        "backoff": "an object like {\"type\": \"linear\", \"base\": \"1s\", \"cap\": \"6h\"}",
+        "keep_completed": "an interval, 0 to 100 years",
+        "keep_failed": "an interval, 0 to 100 years",
+        "paused": "true or false"
+    }';
+    v_key text;
+    v_given json;
+    v_value text;
+    v_valid boolean;
+    v_why text;
+    v_was_paused boolean;
+    v_task app_jobs.tasks;
+begin
+    perform app_jobs.check_not_null(
+        'task', set_task.task is null, 'Name the task, 1 to 126 characters.'
+    );
+    perform app_jobs.check_length('task', set_task.task, 126);
+    perform app_jobs.check_not_null(
+        'settings', set_task.settings is null, 'Give an object, like {"max_attempts": 5}.'
+    );
+    if json_typeof(set_task.settings) <> 'object' then
+        raise exception 'settings is of type %', json_typeof(set_task.settings)
+            using errcode = '22023', hint = 'Give an object, like {"max_attempts": 5}.';
+    end if;
+
+    select k.key into v_key
+    from json_object_keys(set_task.settings) as k(key) where not c_allowed ? k.key;
+    if found then
+        raise exception 'settings has an unknown key: "%"', v_key
+            using errcode = '22023',
+                hint = format(
+                    'It takes %s.',
+                    (select string_agg(k.key, ', ') from jsonb_object_keys(c_allowed) as k(key))
+                );
+    end if;
+
+    insert into app_jobs.tasks (task_identifier) values (set_task.task)
+    on conflict on constraint tasks_pkey do nothing;
+    select t.* into v_task
+    from app_jobs.tasks as t where t.task_identifier = set_task.task for update;
+    v_was_paused := v_task.paused;
+
+    for v_key, v_given, v_value in
+        select s.key, s.value, s.value #>> '{}' from json_each(set_task.settings) as s
+    loop
+        begin
+            v_why := '';
+            v_valid := true;
+            case v_key
+                when 'max_attempts' then
+                    v_task.max_attempts := v_value::integer;
+                    v_valid := v_task.max_attempts >= 1;
+                when 'retry_after' then
+                    v_task.retry_after := v_value::interval;
+                    v_valid := v_task.retry_after > interval '0'
+                        and v_task.retry_after <= c_longest;
+                when 'timeout' then
+                    v_task.timeout := v_value::interval;
+                    v_valid := v_task.timeout > interval '0' and v_task.timeout <= c_longest;
+                when 'backoff' then
+                    v_task.backoff := case when v_value is not null then v_given end;
+                    v_valid := v_value is null
+                        or app_jobs.backoff_delay(v_given, 1000) <= c_longest;
+                when 'keep_completed' then
+                    v_task.keep_completed := coalesce(v_value::interval, interval '0');
+                    v_valid := v_task.keep_completed between interval '0' and c_longest;
+                when 'keep_failed' then
+                    v_task.keep_failed := coalesce(v_value::interval, interval '30 days');
+                    v_valid := v_task.keep_failed between interval '0' and c_longest;
+                when 'paused' then
+                    v_task.paused := coalesce(v_value::boolean, false);
+            end case;
+        exception when data_exception then
+            -- no interval, no integer …
+            get stacked diagnostics v_why = message_text;
+            v_valid := false;
+        end;
+        if not v_valid then
+            raise exception 'settings: % is %', v_key, v_given
+                using errcode = '22023', detail = v_why,
+                    hint = format('Give %s, or null for the default.', c_allowed ->> v_key);
+        end if;
+    end loop;
+
+    update app_jobs.tasks as t
+    set
+        max_attempts = v_task.max_attempts,
+        retry_after = v_task.retry_after,
+        timeout = v_task.timeout,
+        backoff = v_task.backoff,
+        keep_completed = v_task.keep_completed,
+        keep_failed = v_task.keep_failed,
+        paused = v_task.paused
+    where t.task_identifier = set_task.task;
+    if v_was_paused and not v_task.paused then
+        perform app_jobs.wake_workers();
+    end if;
+    return v_task;
+end;
+$$;
+
+create function app_jobs.pause_task(task text) returns app_jobs.tasks
+language sql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select app_jobs.set_task(pause_task.task, '{"paused": true}')
+$$;
+
+create function app_jobs.resume_task(task text) returns app_jobs.tasks
+language sql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select app_jobs.set_task(resume_task.task, '{"paused": false}')
+$$;
+
+revoke all on function app_jobs.set_task(text, json) from public;
+revoke all on function app_jobs.pause_task(text) from public;
+revoke all on function app_jobs.resume_task(text) from public;
+grant execute on function app_jobs.set_task(text, json) to app_jobs_operator;
+grant execute on function app_jobs.pause_task(text) to app_jobs_operator;
+grant execute on function app_jobs.resume_task(text) to app_jobs_operator;
+
+comment on function app_jobs.set_task(text, json) is
+'Set a task''s settings. They hold at once, without a restart of anybody; what was decided before
+stands: a job''s max_attempts, and how long a finished one is kept.
+
+task      the task, 1 to 126 characters; it need not have jobs
+settings  object of columns of tasks and their new values; null: back to the default. What is not
+          there stays as it is
+
+Returns: the settings as they are now. Errors: 22004, 22023. Locks: the task''s row. Roles:
+app_jobs_operator.';
+comment on function app_jobs.pause_task(text) is
+'Pause a task: its running jobs go on, no other is claimed.
+
+task  the task, 1 to 126 characters
+
+Returns: the task''s settings. Errors: 22004, 22023. Locks: the task''s row. Roles:
+app_jobs_operator.';
+comment on function app_jobs.resume_task(text) is
+'Let a paused task go on, at once; its jobs that are parked in queues follow with tick().
+
+task  the task, 1 to 126 characters
+
+Returns: the task''s settings. Errors: 22004, 22023. Locks: the task''s row. Roles:
+app_jobs_operator.';
+$script$, 'app_jobs', case '@extschema@' when 'public' then 'app_jobs' else '@extschema@' end);
+end;
+$do$;
+
+do $do$
+begin
+    execute replace($script$
+-- Deploy app_jobs:steer_jobs to pg
+-- requires: set_task
+
+set local lock_timeout = '5s';
+
+create function app_jobs.lock_jobs(job_ids bigint[], leased boolean) returns tid[]
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+begin
+    perform app_jobs.check_not_null(
+        'job_ids', lock_jobs.job_ids is null, 'Give the ids of the jobs.'
+    );
+    -- in the order of ids, so that no two who steer jobs wait for each other
+    perform from (
+        select distinct g.id from unnest(lock_jobs.job_ids) as g(id) order by g.id
+    ) as given
+    cross join lateral (
+        select from app_jobs.jobs as w
+        where
+            w.id = given.id
+            -- said in a way that no partial index can serve: by id, whatever the statistics say
+            and (lock_jobs.leased or coalesce(w.lease_expires_at, '-infinity') = '-infinity')
+        for update
+    ) as j;
+    -- A new statement, a new snapshot: it sees what those have done for whom we waited.
+    return array(
+        select j.ctid
+        from app_jobs.jobs as j
+        where
+            j.id = any(lock_jobs.job_ids)
+            and (lock_jobs.leased or coalesce(j.lease_expires_at, '-infinity') = '-infinity')
+        order by j.id
+    );
+end;
+$$;
+
+create function app_jobs.slots_for(jobs integer, out slots integer[], out closed boolean)
+language plpgsql
+volatile
+as $$
+declare
+    c_slot_size constant integer := 1000;
+begin
+    closed := slots_for.jobs >= c_slot_size;
+    if closed then
+        slots := array(
+            select nextval('app_jobs.slot_number')
+            from generate_series(1, (slots_for.jobs + c_slot_size - 1) / c_slot_size)
+        );
+    else
+        slots := array[app_jobs.enter_slot()];
+        perform app_jobs.note_arrivals(slots_for.jobs);
+    end if;
+end;
+$$;
+
+create function app_jobs.complete_jobs(job_ids bigint[]) returns setof app_jobs.jobs
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    v_tids constant tid[] := app_jobs.lock_jobs(complete_jobs.job_ids, false);
+begin
+    return query select j.* from app_jobs.jobs as j where j.ctid = any(v_tids) order by j.id;
+    perform app_jobs.end_jobs(v_tids, 'completed', null);
+end;
+$$;
+
+create function app_jobs.permanently_fail_jobs(
+    job_ids bigint[], error_message text default null
+) returns setof app_jobs.jobs
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    v_tids constant tid[] := app_jobs.lock_jobs(permanently_fail_jobs.job_ids, false);
+begin
+    return query select j.* from app_jobs.jobs as j where j.ctid = any(v_tids) order by j.id;
+    perform app_jobs.end_jobs(v_tids, 'failed', permanently_fail_jobs.error_message);
+end;
+$$;
+
+create function app_jobs.cancel_jobs(
+    job_ids bigint[], reason text default null
+) returns setof app_jobs.jobs
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    v_tids constant tid[] := app_jobs.lock_jobs(cancel_jobs.job_ids, true);
+begin
+    return query select j.* from app_jobs.jobs as j where j.ctid = any(v_tids) order by j.id;
+    perform app_jobs.cancel_locked(v_tids, cancel_jobs.reason);
+end;
+$$;
+
+create function app_jobs.reschedule_jobs(
+    job_ids bigint[],
+    run_at timestamptz default null,
+    priority integer default null,
+    attempts integer default null,
+    max_attempts integer default null
+) returns setof app_jobs.jobs
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz;
+    v_tids tid[];
+    v_ids bigint[];
+    v_slots integer[];
+    v_closed boolean;
+    v_lines text[];
+    v_tasks text[];
+begin
+    if reschedule_jobs.attempts not between 0 and 1000000 then
+        raise exception 'attempts is %', reschedule_jobs.attempts
+            using errcode = '22023', hint = 'Give 0 to 1000000 runs, or null for as many as it had.';
+    elsif reschedule_jobs.max_attempts < 1 then
+        raise exception 'max_attempts is %', reschedule_jobs.max_attempts
+            using errcode = '22023', hint = 'Give at least 1, or null for as many as it has.';
+    end if;
+    v_tids := app_jobs.lock_jobs(reschedule_jobs.job_ids, false);
+    v_tids := array(
+        select j.ctid
+        from app_jobs.jobs as j
+        where j.ctid = any(v_tids) and j.locked_by is null
+        order by j.id
+    );
+    if v_tids = '{}' then
+        return;
+    end if;
+
+    -- A new position needs a new slot, since the old one's bounds do not reckon with it. A parked
+    -- job that is due is met by a claim again.
+    select q.queue_lines, q.tasks into v_lines, v_tasks from app_jobs.queues_left(v_tids) as q;
+    select s.slots, s.closed into v_slots, v_closed
+    from app_jobs.slots_for(cardinality(v_tids)) as s;
+    v_now := clock_timestamp();
+    with changed as (
+        update app_jobs.jobs as j
+        set
+            run_at = coalesce(reschedule_jobs.run_at, j.run_at),
+            priority = coalesce(reschedule_jobs.priority, j.priority),
+            attempts = coalesce(reschedule_jobs.attempts, j.attempts),
+            max_attempts = coalesce(reschedule_jobs.max_attempts, j.max_attempts),
+            slot = v_slots[1 + (g.n - 1) * cardinality(v_slots) / cardinality(v_tids)],
+            line = case when coalesce(reschedule_jobs.run_at, j.run_at) <= v_now then '' end,
+            updated_at = v_now
+        from unnest(v_tids) with ordinality as g(tid, n)
+        where j.ctid = g.tid
+        returning j.id
+    )
+
+    select array_agg(c.id) into v_ids from changed as c;
+    if v_closed then
+        perform app_jobs.close_slot(s.slot) from unnest(v_slots) as s(slot);
+    end if;
+    perform app_jobs.wake_workers();
+    if v_lines is not null then
+        perform app_jobs.advance_queues(v_lines, v_tasks, true);
+    end if;
+    return query select j.* from app_jobs.jobs as j where j.id = any(v_ids) order by j.id;
+end;
+$$;
+
+revoke all on function app_jobs.lock_jobs(bigint[], boolean) from public;
+revoke all on function app_jobs.slots_for(integer) from public;
+revoke all on function app_jobs.complete_jobs(bigint[]) from public;
+revoke all on function app_jobs.permanently_fail_jobs(bigint[], text) from public;
+revoke all on function app_jobs.cancel_jobs(bigint[], text) from public;
+revoke all on function app_jobs.reschedule_jobs(
+    bigint[], timestamptz, integer, integer, integer
+) from public;
+grant execute on function app_jobs.complete_jobs(bigint[]) to app_jobs_operator;
+grant execute on function app_jobs.permanently_fail_jobs(bigint[], text) to app_jobs_operator;
+grant execute on function app_jobs.cancel_jobs(bigint[], text) to app_jobs_operator;
+grant execute on function app_jobs.reschedule_jobs(
+    bigint[], timestamptz, integer, integer, integer
+) to app_jobs_operator;
+
+comment on function app_jobs.lock_jobs(bigint[], boolean) is
+'Lock live jobs, in the order of their ids.
+
+job_ids  the jobs
+leased   true: also those that a worker has leased
+
+Returns: their rows; unknown ids are left out. Errors: 22004. Locks: the jobs; waits for them.
+Roles: internal; the caller pins the plans.';
+comment on function app_jobs.slots_for(integer) is
+'Choose slots for jobs that are about to come to where they stand: the current one, or, from a
+thousand jobs on, slots of their own.
+
+jobs  how many
+
+Returns: the slots, to be used evenly; closed: they are the jobs'' own, so call close_slot() for
+each once the jobs are there. Errors: JQ090. Locks: the current slot, shared. Roles: internal.';
+comment on function app_jobs.complete_jobs(bigint[]) is
+'Complete jobs that no worker has leased: those that wait, and those that are processing. What is
+kept of them is the task''s keep_completed.
+
+job_ids  the jobs
+
+Returns: those completed, as they were; a job that is leased, finished or unknown is left out.
+Errors: 22004. Locks: the jobs; waits for other transactions that have them locked; their queues.
+Roles: app_jobs_operator.';
+comment on function app_jobs.permanently_fail_jobs(bigint[], text) is
+'Fail jobs for good that no worker has leased: those that wait, and those that are processing. They
+are kept as dead letters, for the task''s keep_failed.
+
+job_ids        the jobs
+error_message  kept as last_error; null: the error that they have
+
+Returns: those failed, as they were; a job that is leased, finished or unknown is left out. Errors:
+22004. Locks: as complete_jobs(job_ids). Roles: app_jobs_operator.';
+comment on function app_jobs.cancel_jobs(bigint[], text) is
+'Cancel jobs. Those that wait or are processing are finished as cancelled. Those that are leased are
+marked, and their workers learn of it at the next heartbeat: one that is completed all the same is
+completed, otherwise it is cancelled, not retried.
+
+job_ids  the jobs
+reason   kept as last_error; null: "cancelled"
+
+Returns: the jobs as they were (lease_expires_at not null: marked); one that is finished or unknown
+is left out. Errors: 22004. Locks: as complete_jobs(job_ids). Roles: app_jobs_operator.';
+comment on function app_jobs.reschedule_jobs(bigint[], timestamptz, integer, integer, integer) is
+'Change when and how jobs that wait will run.
+
+job_ids       the jobs
+run_at        not before this time; null: as it is
+priority      lower runs first; null: as it is
+attempts      runs so far, 0 to 1000000; null: as it is
+max_attempts  1 or more; null: as it is
+
+Returns: those changed, as they are now; a job that runs, is finished or unknown is left out.
+Errors: 22004, 22023. Locks: as complete_jobs(job_ids). Roles: app_jobs_operator.';
+$script$, 'app_jobs', case '@extschema@' when 'public' then 'app_jobs' else '@extschema@' end);
+end;
+$do$;
+
+do $do$
+begin
+    execute replace($script$
+-- Deploy app_jobs:retry_jobs to pg
+-- requires: steer_jobs
+
+set local lock_timeout = '5s';
+
+create function app_jobs.retry_jobs(finished_job_ids bigint[]) returns setof app_jobs.jobs
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    v_jobs integer;
+    v_slots integer[];
+    v_closed boolean;
+    v_ids bigint[];
+    v_in_use text;
+begin
+    perform app_jobs.check_not_null(
+        'finished_job_ids', retry_jobs.finished_job_ids is null,
+        'Give the ids of the finished jobs to retry.'
+    );
+    -- in the order of ids, so that no two who retry jobs wait for each other
+    perform from (
+        select distinct g.id from unnest(retry_jobs.finished_job_ids) as g(id) order by g.id
+    ) as given
+    cross join lateral (
+        select from app_jobs.finished_jobs as w where w.id = given.id for update
+    ) as f;
+    select count(*) into v_jobs
+    from app_jobs.finished_jobs as f where f.id = any(retry_jobs.finished_job_ids);
+    if v_jobs = 0 then
+        return;
+    end if;
+
+    select s.slots, s.closed into v_slots, v_closed from app_jobs.slots_for(v_jobs) as s;
+    with gone as materialized (
+        delete from app_jobs.finished_jobs as f
+        where f.id = any(retry_jobs.finished_job_ids)
+        returning f.*
+    ),
+
+    back as (
+        insert into app_jobs.jobs as j (
+            id, database_id, queue_name, task_identifier, payload, attributes, priority, run_at,
+            max_attempts, lease, key, retry_after, created_at, slot, line, has_effects
+        ) overriding system value
+        select
+            g.id, g.database_id, g.queue_name, g.task_identifier, g.payload, g.attributes,
+            g.priority, now(), g.max_attempts, g.lease, g.key, g.retry_after, g.created_at,
+            v_slots[1 + (g.n - 1) * cardinality(v_slots) / v_jobs], '',
+            exists (select from app_jobs.effects as e where e.job_id = g.id)
+        from (select w.*, row_number() over (order by w.id) as n from gone as w) as g
+        order by g.id
+        on conflict do nothing
+        returning j.id
+    )
+
+    select
+        array_agg(g.id),
+        string_agg(format('job %s has key "%s"', g.id, g.key), ', ' order by g.id)
+            filter (where g.id not in (select b.id from back as b))
+    into v_ids, v_in_use
+    from gone as g;
+    if v_in_use is not null then
+        raise exception 'another live job has the same key: %', left(v_in_use, 1000)
+            using errcode = 'JQ005', detail = 'No job was retried.',
+                hint = 'Leave these out, or cancel the live jobs first.';
+    end if;
+
+    if v_closed then
+        perform app_jobs.close_slot(s.slot) from unnest(v_slots) as s(slot);
+    end if;
+    perform app_jobs.wake_workers();
+    return query select j.* from app_jobs.jobs as j where j.id = any(v_ids) order by j.id;
+end;
+$$;
+
+revoke all on function app_jobs.retry_jobs(bigint[]) from public;
+grant execute on function app_jobs.retry_jobs(bigint[]) to app_jobs_operator;
+
+comment on function app_jobs.retry_jobs(bigint[]) is
+'Put finished jobs, dead letters above all, back to work: ready now, with no attempts counted and no
+error. Their leases count on, and job_errors keeps what failed before. All or none.
+
+finished_job_ids  rows of finished_jobs, in whatever state
+
+Returns: the jobs as they are now; an id that is not in finished_jobs is left out. Errors: 22004,
+JQ005. Locks: the rows of finished_jobs, in the order of their ids; waits for other transactions
+that have them locked or have added a job with the same key. Roles: app_jobs_operator.';
+$script$, 'app_jobs', case '@extschema@' when 'public' then 'app_jobs' else '@extschema@' end);
+end;
+$do$;
+
+do $do$
+begin
+    execute replace($script$
+-- Deploy app_jobs:prune to pg
+-- requires: retry_jobs
+
+set local lock_timeout = '5s';
+
+create function app_jobs.prune(
+    older_than interval default null, batch integer default 10000
+) returns bigint
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    v_tids tid[];
+    v_count integer;
+begin
+    if prune.older_than < interval '0' then
+        raise exception 'older_than is %', prune.older_than
+            using errcode = '22023',
+                hint = 'Give an interval that is not negative, like ''7 days'', or null.';
+    end if;
+    perform app_jobs.check_not_null('batch', prune.batch is null, 'Give 1 to 100000 jobs.');
+    if prune.batch not between 1 and 100000 then
+        raise exception 'batch is %', prune.batch
+            using errcode = '22023',
+                hint = 'Give 1 to 100000 jobs: one call is one transaction. Call it again for more.';
+    end if;
+
+    if prune.older_than is null then
+        v_count := app_jobs.prune_finished(prune.batch);
+    else
+        v_tids := array(
+            select f.ctid
+            from app_jobs.finished_jobs as f
+            where f.finished_at <= clock_timestamp() - prune.older_than
+            order by f.finished_at
+            limit prune.batch
+            for update skip locked
+        );
+        perform app_jobs.forget_finished(v_tids);
+        v_count := cardinality(v_tids);
+    end if;
+    raise notice 'app_jobs: finished jobs deleted: %; %', v_count,
+        case when v_count < prune.batch then 'none left' else 'call prune() again for more' end;
+    return v_count;
+end;
+$$;
+
+revoke all on function app_jobs.prune(interval, integer) from public;
+grant execute on function app_jobs.prune(interval, integer) to app_jobs_operator;
+
+comment on function app_jobs.prune(interval, integer) is
+'Delete a batch of finished jobs, with their errors, the oldest first. A call is one transaction, so
+it is bounded: call it until it returns less than a batch. tick() prunes what is over its time by
+itself.
+
+older_than  finished longer ago than this, however long their tasks keep them; 0: all; null: those
+            over their time
+batch       jobs at most, 1 to 100000
+
+Returns: jobs deleted; a notice says whether there may be more. Errors: 22004, 22023. Locks: those
+rows, skipping locked ones; nobody who adds, claims or ends jobs waits. Roles: app_jobs_operator.';
+$script$, 'app_jobs', case '@extschema@' when 'public' then 'app_jobs' else '@extschema@' end);
+end;
+$do$;
+
+do $do$
+begin
+    execute replace($script$
+-- Deploy app_jobs:metrics to pg
+-- requires: release_jobs
+
+set local lock_timeout = '5s';
+
+-- A view cannot pin its plan.
+create function app_jobs.metrics() returns table (
+    database_id uuid,
+    task_identifier text,
+    queue_name text,
+    ready bigint,
+    scheduled bigint,
+    running bigint,
+    parked bigint,
+    expired bigint,
+    oldest_ready_age interval,
+    failed_1h bigint
+)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    c_failures constant integer := 10000;
+    v_now constant timestamptz := clock_timestamp();
+begin
+    return query
+    with closed as (
+        select t.state, t.task_identifier, t.queue_line, sum(t.jobs) as jobs
+        from app_jobs.totals as t
+        group by t.state, t.task_identifier, t.queue_line
+        having sum(t.jobs) > 0
+    ),
+
+    held_in as (
+        select o.slot from app_jobs.open_slots as o
+        union
+        select a.slot from app_jobs.alarms as a where a.kind = 'lease'
+    ),
+
+    -- lateral, and offset 0: slot by slot, whatever the statistics say
+    held as (
+        select j.*
+        from held_in as s
+        cross join lateral (
+            select h.task_identifier, h.database_id, h.queue_name, h.lease_expires_at
+            from app_jobs.jobs as h
+            where h.slot = s.slot and h.lease_expires_at is not null
+            offset 0
+        ) as j
+        union all
+        select p.task_identifier, p.database_id, p.queue_name, p.lease_expires_at
+        from app_jobs.jobs as p
+        where p.locked_by is not null and p.lease_expires_at is null
+    ),
+
+    failed as (
+        select f.task_identifier, f.database_id, f.queue_name
+        from app_jobs.finished_jobs as f
+        where f.state = 'failed' and f.finished_at > v_now - interval '1 hour'
+        order by f.finished_at desc
+        limit c_failures
+    ),
+
+    counted as (
+        select
+            c.state, c.task_identifier, c.queue_line, c.jobs,
+            case when c.state = 'ready' then (
+                select s.oldest
+                from app_jobs.slot_counts as s
+                where
+                    s.state = 'ready'
+                    and s.task_identifier = c.task_identifier
+                    and s.queue_line = c.queue_line
+                order by s.oldest
+                limit 1
+            ) end as oldest
+        from closed as c
+        union all
+        select w.state, w.task_identifier, w.queue_line, w.jobs, w.oldest
+        from app_jobs.open_slots as o
+        cross join lateral app_jobs.waiting_in(o.slot) as w
+        union all
+        select
+            case when h.lease_expires_at <= v_now then 'expired' else 'running' end,
+            h.task_identifier,
+            app_jobs.queue_line(h.database_id, coalesce(h.queue_name, '')), count(*), null
+        from held as h
+        group by 1, 2, 3
+        union all
+        select
+            'failed', f.task_identifier,
+            app_jobs.queue_line(f.database_id, coalesce(f.queue_name, '')), count(*), null
+        from failed as f
+        group by 1, 2, 3
+    )
+
+    select
+        substring(c.queue_line from '^([^:]{36}):')::uuid,
+        c.task_identifier,
+        nullif(regexp_replace(c.queue_line, '^[^:]*:', ''), ''),
+        coalesce(sum(c.jobs) filter (where c.state = 'ready'), 0)::bigint,
+        coalesce(sum(c.jobs) filter (where c.state = 'scheduled'), 0)::bigint,
+        coalesce(sum(c.jobs) filter (where c.state in ('running', 'expired')), 0)::bigint,
+        coalesce(sum(c.jobs) filter (where c.state = 'parked'), 0)::bigint,
+        coalesce(sum(c.jobs) filter (where c.state = 'expired'), 0)::bigint,
+        v_now - min(c.oldest) filter (where c.state = 'ready'),
+        coalesce(sum(c.jobs) filter (where c.state = 'failed'), 0)::bigint
+    from counted as c
+    group by c.queue_line, c.task_identifier;
+end;
+$$;
+
+create view app_jobs.metrics as
+select
+    m.database_id,
+    m.task_identifier,
+    m.queue_name,
+    m.ready,
+    m.scheduled,
+    m.running,
+    m.parked,
+    m.expired,
+    m.oldest_ready_age,
+    m.failed_1h
+from app_jobs.metrics() as m;
+
+revoke all on function app_jobs.metrics() from public;
+grant execute on function app_jobs.metrics() to app_jobs_monitor;
+grant select on app_jobs.metrics to app_jobs_monitor;
+
+comment on function app_jobs.metrics() is
+'Count jobs by tenant, task and queue; cheap enough to be asked every 10 seconds with millions of
+jobs waiting.
+
+Returns: a row per tenant, task and queue that has jobs or has failed of late, no payload. Jobs
+that have waited for long (in closed slots) are counted as of tick()''s last look, never too few:
+see the view''s columns. Roles: app_jobs_monitor.';
+comment on view app_jobs.metrics is
+'A row per tenant, task and queue that has jobs, or failures of the last hour: the rows of
+metrics(). Exact for what runs and for the last thousand or so to arrive; for others that wait as
+of the last count: a count goes with the last job of about a thousand that arrived together, and
+tick() counts again in turn, some 4,000 jobs a call.';
+comment on column app_jobs.metrics.database_id is 'Tenant; null: none.';
+comment on column app_jobs.metrics.task_identifier is 'Task.';
+comment on column app_jobs.metrics.queue_name is 'Queue; null: none; *: jobs of tenants and queues of which there are too many to count each (more than 50 among a thousand jobs of a task).';
+comment on column app_jobs.metrics.ready is 'Jobs that could be claimed now, those of paused tasks included.';
+comment on column app_jobs.metrics.scheduled is 'Jobs whose time has not come: added so, retried or snoozed.';
+comment on column app_jobs.metrics.running is 'Jobs that a worker holds, expired and processing ones included.';
+comment on column app_jobs.metrics.parked is 'Jobs behind others of their queue, or of a paused queue.';
+comment on column app_jobs.metrics.expired is 'Running jobs whose lease is over: tick() takes them back within a second or so.';
+comment on column app_jobs.metrics.oldest_ready_age is 'Time since the lowest run_at among ready jobs; null: none is ready.';
+comment on column app_jobs.metrics.failed_1h is 'Jobs that failed for good within the last hour and are still kept; the newest 10,000 of all tasks are looked at.';
+$script$, 'app_jobs', case '@extschema@' when 'public' then 'app_jobs' else '@extschema@' end);
+end;
+$do$;
+
+do $do$
+begin
+    execute replace($script$
+-- Deploy app_jobs:explain_job to pg
+-- requires: metrics
+
+set local lock_timeout = '5s';
+
+create function app_jobs.in_words(span interval) returns text
+language sql
+immutable
+as $$
+    select case
+        when s.seconds < 100 then round(s.seconds) || ' s'
+        when s.seconds < 100 * 60 then round(s.seconds / 60) || ' min'
+        when s.seconds < 48 * 3600 then round(s.seconds / 3600) || ' h'
+        else round(s.seconds / 86400) || ' days'
+    end
+    from (select abs(extract(epoch from in_words.span)) as seconds) as s
+$$;
+
+create function app_jobs.at_time(moment timestamptz) returns text
+language sql
+stable
+as $$
+    select to_char(at_time.moment, 'YYYY-MM-DD HH24:MI:SS TZ')
+$$;
+
+create function app_jobs.first_line(message text) returns text
+language sql
+immutable
+as $$
+    select left(split_part(first_line.message, chr(10), 1), 200)
+$$;
+
+create function app_jobs.explain_queue(job app_jobs.jobs) returns text
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+declare
+    v_line constant text := app_jobs.queue_line(job.database_id, job.queue_name);
+    v_arguments constant text
+        := concat_ws(', ', quote_literal(job.queue_name), quote_literal(job.database_id));
+    v_seats integer;
+    v_paused boolean;
+    v_taken bigint;
+    v_first app_jobs.jobs;
+begin
+    select s.max_running, s.paused into v_seats, v_paused
+    from app_jobs.queue_settings as s
+    where s.line = v_line;
+    if v_paused then
+        return format(
+            'its queue "%s" is paused: call app_jobs.resume_queue(%s)', job.queue_name, v_arguments
+        );
+    end if;
+    v_seats := coalesce(v_seats, 1);
+
+    with taken as (
+        select j.*
+        from (
+            select o.slot from app_jobs.open_slots as o
+            union
+            select n.slot from app_jobs.streams as n where n.line = app_jobs.seat_line(v_line)
+        ) as s
+        -- lateral, and offset 0: slot by slot, whatever the statistics say
+        cross join lateral (
+            select h.id, h.locked_by, h.locked_at, h.lease_expires_at
+            from app_jobs.jobs as h
+            where
+                h.slot = s.slot
+                and app_jobs.queue_line(h.database_id, h.queue_name) = v_line
+                and h.seat is not null
+            offset 0
+        ) as j
+    )
+
+    select
+        count(*) over (), t.id, t.locked_by, t.lease_expires_at
+    into v_taken, v_first.id, v_first.locked_by, v_first.lease_expires_at
+    from taken as t
+    order by t.locked_at, t.id
+    limit 1;
+    if coalesce(v_taken, 0) < v_seats then
+        return null;
+    end if;
+    return format(
+        'queue "%s" runs %s at a time, now job %s, which worker "%s" holds %s%s',
+        job.queue_name,
+        v_seats,
+        v_first.id,
+        v_first.locked_by,
+        coalesce('until ' || app_jobs.at_time(v_first.lease_expires_at), 'without an end'),
+        case
+            when v_taken > 1 then format(', and %s more', v_taken - 1)
+        end
+    ) || format(
+        ': wait, or call app_jobs.set_queue_limit(%s)',
+        concat_ws(', ', quote_literal(job.queue_name), v_seats + 1, quote_literal(job.database_id))
+    );
+end;
+$$;
+
+create function app_jobs.explain_finished(job_id bigint) returns text
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+declare
+    v_job app_jobs.finished_jobs;
+    v_when text;
+begin
+    select
+        f.state, f.finished_at, f.finished_by, f.attempts, f.max_attempts, f.last_error,
+        f.keep_until
+    into
+        v_job.state, v_job.finished_at, v_job.finished_by, v_job.attempts, v_job.max_attempts,
+        v_job.last_error, v_job.keep_until
+    from app_jobs.finished_jobs as f
+    where f.id = explain_finished.job_id;
+    if not found then
+        return format(
+            'There is no job %s: it was never added or not yet committed, or it is finished and '
+            'not kept any more; tasks.keep_completed and keep_failed say how long jobs are kept.',
+            explain_finished.job_id
+        );
+    end if;
+    v_when := format(
+        'at %s%s', app_jobs.at_time(v_job.finished_at),
+        ' by worker "' || v_job.finished_by || '"'
+    );
+    return case v_job.state
+        when 'completed' then format(
+            'Job %s was completed %s, and is kept until %s.',
+            explain_finished.job_id, v_when, app_jobs.at_time(v_job.keep_until)
+        )
+        when 'cancelled' then format(
+            'Job %s was cancelled %s%s: call app_jobs.retry_jobs(array[%s]) to run it after all.',
+            explain_finished.job_id, v_when,
+            ' (' || app_jobs.first_line(v_job.last_error) || ')', explain_finished.job_id
+        )
+        else format(
+            'Job %s failed for good %s, after %s of %s attempts%s: call '
+            'app_jobs.retry_jobs(array[%s]) to try again.',
+            explain_finished.job_id, v_when, v_job.attempts, v_job.max_attempts,
+            ', with "' || app_jobs.first_line(v_job.last_error) || '"', explain_finished.job_id
+        )
+    end;
+end;
+$$;
+
+create function app_jobs.explain_ready(job app_jobs.jobs) returns text
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+declare
+    v_workers bigint;
+    v_idle bigint;
+    v_ready numeric;
+begin
+    select count(*), count(*) filter (where w.idle) into v_workers, v_idle
+    from app_jobs.workers as w
+    where
+        w.last_seen_at > clock_timestamp() - interval '5 minutes'
+        and (w.task_identifiers is null or job.task_identifier = any(w.task_identifiers));
+    if v_workers = 0 then
+        return format(
+            'no live worker is known to serve task "%s": start one (workers are known by '
+            'heartbeat() or register_worker())',
+            job.task_identifier
+        );
+    end if;
+    select sum(m.ready) into v_ready
+    from app_jobs.metrics() as m
+    where m.task_identifier = job.task_identifier;
+    return format(
+        '%s live workers serve task "%s", %s of them idle, and about %s of its jobs are ready, '
+        'this one with priority %s: wait, start more workers, or call '
+        'app_jobs.reschedule_jobs(array[%s], priority => %s)',
+        v_workers, job.task_identifier, v_idle, v_ready, job.priority, job.id, job.priority - 1
+    );
+end;
+$$;
+
+create function app_jobs.explain_job(job_id bigint) returns text
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    v_now constant timestamptz := clock_timestamp();
+    v_job app_jobs.jobs;
+    v_reason text;
+begin
+    perform app_jobs.check_not_null(
+        'job_id', explain_job.job_id is null, 'Give the id of the job to explain.'
+    );
+    select j.* into v_job from app_jobs.jobs as j where j.id = explain_job.job_id;
+    if not found then
+        return app_jobs.explain_finished(explain_job.job_id);
+    elsif v_job.locked_by is not null and v_job.lease_expires_at is null then
+        return format(
+            'Job %s is processing since %s, with no lease that could end: whoever works on it '
+            'calls app_jobs.move_job_to_done(%s) or app_jobs.move_job_to_failed(%s).',
+            v_job.id, app_jobs.at_time(v_job.locked_at), v_job.id, v_job.id
+        );
+    elsif v_job.lease_expires_at <= v_now then
+        return format(
+            'Job %s was held by worker "%s" until its lease ended at %s: the next '
+            'app_jobs.tick() takes it back; the last one was %s ago.',
+            v_job.id, v_job.locked_by, app_jobs.at_time(v_job.lease_expires_at),
+            app_jobs.in_words(v_now - to_timestamp(
+                pg_sequence_last_value('app_jobs.ticked_at') / 1000.0
+            ))
+        );
+    elsif v_job.locked_by is not null then
+        return format(
+            'Job %s is running, attempt %s of %s: worker "%s" holds it since %s until %s%s.',
+            v_job.id, v_job.attempts, v_job.max_attempts, v_job.locked_by,
+            app_jobs.at_time(v_job.locked_at), app_jobs.at_time(v_job.lease_expires_at),
+            case
+                when v_job.cancel_reason is not null
+                    then ', and is to cancel it: its next heartbeat() says so'
+                else ' and may renew that by heartbeat()'
+            end
+        );
+    elsif v_job.line is null then
+        return format(
+            'Job %s is scheduled for %s, %s%s: %s.',
+            v_job.id, app_jobs.at_time(v_job.run_at),
+            case
+                when v_job.run_at <= v_now
+                    then app_jobs.in_words(v_now - v_job.run_at) || ' ago'
+                else 'in ' || app_jobs.in_words(v_job.run_at - v_now)
+            end,
+            case
+                when v_job.attempts > 0 then format(
+                    ', after attempt %s of %s%s', v_job.attempts, v_job.max_attempts,
+                    ', which failed with "' || app_jobs.first_line(v_job.last_error) || '"'
+                )
+            end,
+            case
+                when v_job.run_at <= v_now
+                    then 'the next app_jobs.get_jobs() or app_jobs.tick() makes it ready'
+                else format(
+                    'wait, or call app_jobs.reschedule_jobs(array[%s], run_at => now())', v_job.id
+                )
+            end
+        );
+    end if;
+
+    perform from app_jobs.tasks as t where t.task_identifier = v_job.task_identifier and t.paused;
+    if found then
+        v_reason := format(
+            'its task is paused: call app_jobs.resume_task(%L)', v_job.task_identifier
+        );
+    elsif v_job.queue_name is not null then
+        v_reason := app_jobs.explain_queue(v_job);
+    end if;
+    if v_reason is null and v_job.line > '' then
+        v_reason := 'others of its queue went first: the next app_jobs.tick() lets the queue move';
+    end if;
+    return format(
+        'Job %s is %s since %s, but %s.',
+        v_job.id,
+        case when v_job.line = '' then 'ready' else 'parked' end,
+        app_jobs.at_time(greatest(v_job.run_at, v_job.updated_at)),
+        coalesce(v_reason, app_jobs.explain_ready(v_job))
+    );
+end;
+$$;
+
+revoke all on function app_jobs.in_words(interval) from public;
+revoke all on function app_jobs.at_time(timestamptz) from public;
+revoke all on function app_jobs.first_line(text) from public;
+revoke all on function app_jobs.explain_queue(app_jobs.jobs) from public;
+revoke all on function app_jobs.explain_finished(bigint) from public;
+revoke all on function app_jobs.explain_ready(app_jobs.jobs) from public;
+revoke all on function app_jobs.explain_job(bigint) from public;
+grant execute on function app_jobs.explain_job(bigint) to app_jobs_monitor;
+
+comment on function app_jobs.in_words(interval) is
+'Say how long a span is, in one unit.
+
+span  its sign does not matter
+
+Roles: internal.';
+comment on function app_jobs.at_time(timestamptz) is
+'Say when, in the caller''s time zone.
+
+moment  the time
+
+Roles: internal.';
+comment on function app_jobs.first_line(text) is
+'Take the first line of an error, up to 200 characters.
+
+message  the error
+
+Roles: internal.';
+comment on function app_jobs.explain_queue(app_jobs.jobs) is
+'Say why the queue of a job that waits does not let it run, and what to do.
+
+job  the job
+
+Returns: the reason; null: a seat is free. Roles: internal; the caller pins the plans.';
+comment on function app_jobs.explain_finished(bigint) is
+'Say how a job ended.
+
+job_id  the job
+
+Roles: internal; the caller pins the plans.';
+comment on function app_jobs.explain_ready(app_jobs.jobs) is
+'Say why nobody has taken a ready job, and what to do.
+
+job  the job
+
+Roles: internal; the caller pins the plans.';
+comment on function app_jobs.explain_job(bigint) is
+'Say in one sentence why a job is not running, or that it is, and the next step. Shows no payload,
+but the first line of an error.
+
+job_id  the job, live or finished
+
+Returns: the sentence, also for a job that is not known. Errors: 22004. Roles: app_jobs_monitor.';
+$script$, 'app_jobs', case '@extschema@' when 'public' then 'app_jobs' else '@extschema@' end);
+end;
+$do$;
+
+do $do$
+begin
+    execute replace($script$
+-- Deploy app_jobs:doctor to pg
+-- requires: explain_job
+
+set local lock_timeout = '5s';
+
+create type app_jobs.finding as (severity text, finding text, figure text, remedy text);
+
+create function app_jobs.diagnose_jobs() returns setof app_jobs.finding
+language plpgsql
+volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    c_listed constant integer := 20;
+    c_counted constant integer := 1000;
+    v_now constant timestamptz := clock_timestamp();
+    v_metrics constant app_jobs.metrics[] := array(select m from app_jobs.metrics as m);
+    v_workers constant bigint := (
+        select count(*) from app_jobs.workers as w
+        where w.last_seen_at > v_now - interval '5 minutes'
+    );
+begin
+    -- what waits too long
+    return query
+    select
+        case when max(m.oldest_ready_age) > interval '1 hour' then 'critical' else 'warning' end,
+        format('jobs of task "%s" wait', m.task_identifier),
+        format('%s ready, the oldest for %s', sum(m.ready),
+        app_jobs.in_words(max(m.oldest_ready_age))),
+        'start more workers; app_jobs.explain_job() tells what keeps one of them'
+    from unnest(v_metrics) as m
+    where
+        m.ready > 0
+        and m.task_identifier not in (
+            select t.task_identifier from app_jobs.tasks as t where t.paused
+        )
+    group by m.task_identifier
+    having max(m.oldest_ready_age) > interval '5 minutes'
+    order by max(m.oldest_ready_age) desc
+    limit c_listed;
+
+    -- what nobody serves
+    if v_workers = 0 then
+        return query
+        select
+            'critical', 'no live worker is known', format('%s jobs are ready', sum(m.ready)),
+            'start workers; those that are no app-jobs workers are known by heartbeat() or '
+            'register_worker()'
+        from unnest(v_metrics) as m
+        where m.ready > 0
+        having count(*) > 0;
+    else
+        return query
+        select
+            'critical', format('no live worker is known to serve task "%s"', m.task_identifier),
+            format('%s jobs are ready, %s live workers', sum(m.ready), v_workers),
+            'start a worker that serves it'
+        from unnest(v_metrics) as m
+        where
+            m.ready > 0
+            and not exists (
+                select from app_jobs.workers as w
+                where
+                    w.last_seen_at > v_now - interval '5 minutes'
+                    and (
+                        w.task_identifiers is null
+                        or m.task_identifier = any(w.task_identifiers)
+                    )
+            )
+        group by m.task_identifier
+        order by sum(m.ready) desc
+        limit c_listed;
+    end if;
+
+    -- leases that are over; those of the last seconds wait for the next tick()
+    return query
+    select
+        'warning', 'leases are over and nobody has taken the jobs back',
+        format('%s, the first %s ago', count(*), app_jobs.in_words(v_now - min(l.ended_at))),
+        'call app_jobs.tick(), and see that workers do'
+    from (
+        select o.slot from app_jobs.open_slots as o
+        union
+        select a.slot from app_jobs.alarms as a where a.kind = 'lease'
+    ) as s
+    cross join lateral (
+        select j.lease_expires_at as ended_at
+        from app_jobs.jobs as j
+        where j.slot = s.slot and j.lease_expires_at < v_now - interval '10 seconds'
+        offset 0
+    ) as l
+    having count(*) > 0;
+
+    -- what is paused
+    return query
+    select
+        'info', format('task "%s" is paused', t.task_identifier),
+        format('%s jobs wait', coalesce(sum(m.ready + m.parked + m.scheduled), 0)),
+        format('when it is time: app_jobs.resume_task(%L)', t.task_identifier)
+    from app_jobs.tasks as t
+    left join unnest(v_metrics) as m on m.task_identifier = t.task_identifier
+    where t.paused
+    group by t.task_identifier
+    order by t.task_identifier
+    limit c_listed;
+
+    return query
+    select
+        'info',
+        format(
+            'queue "%s" is paused%s', q.queue_name, ' (tenant ' || q.database_id || ')'
+        ),
+        format('%s jobs wait', coalesce(sum(m.ready + m.parked + m.scheduled), 0)),
+        format('when it is time: app_jobs.resume_queue(%s)', concat_ws(
+            ', ', quote_literal(q.queue_name), quote_literal(q.database_id)
+        ))
+    from app_jobs.queue_settings as q
+    left join unnest(v_metrics) as m
+        on m.queue_name = q.queue_name and m.database_id is not distinct from q.database_id
+    where q.paused
+    group by q.queue_name, q.database_id
+    order by q.queue_name, q.database_id
+    limit c_listed;
+
+    -- dead letters
+    return query
+    select
+        'warning', format('jobs of task "%s" have failed for good', m.task_identifier),
+        format('%s within the last hour', sum(m.failed_1h)),
+        'app_jobs.finished_jobs.last_error says why; app_jobs.retry_jobs() tries again'
+    from unnest(v_metrics) as m
+    where m.failed_1h > 0
+    group by m.task_identifier
+    order by sum(m.failed_1h) desc
+    limit c_listed;
+
+    return query
+    select
+        'info', 'dead letters are kept',
+        count(*) || case when count(*) = c_counted then ' or more' else '' end,
+        'app_jobs.retry_jobs() tries again; tasks.keep_failed says how long they are kept'
+    from (
+        select f.id from app_jobs.finished_jobs as f
+        where f.state = 'failed'
+        order by f.finished_at
+        limit c_counted
+    ) as d
+    having count(*) > 0;
+end;
+$$;
+
+create function app_jobs.diagnose_slots() returns setof app_jobs.finding
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+declare
+    v_now constant timestamptz := clock_timestamp();
+    v_current constant integer := pg_sequence_last_value('app_jobs.slot_current');
+    v_idle_for constant interval := v_now - to_timestamp(
+        coalesce(pg_sequence_last_value('app_jobs.ticked_at'), 0) / 1000.0
+    );
+begin
+    perform from app_jobs.open_slots as o where o.slot = v_current;
+    if not found then
+        return next row(
+            'critical', 'the current slot is not listed', coalesce(v_current::text, 'null'),
+            'sequences were not restored with the tables: call app_jobs.sweep()'
+        )::app_jobs.finding;
+    end if;
+
+    -- housekeeping
+    return query
+    select
+        case when v_idle_for > interval '10 minutes' then 'critical' else 'warning' end,
+        'nobody keeps house: due jobs, ended leases and queues wait',
+        case
+            when v_idle_for > interval '1000 days' then 'app_jobs.tick() has never run'
+            else format('app_jobs.tick() ran %s ago', app_jobs.in_words(v_idle_for))
+        end,
+        'start a worker, or call app_jobs.tick() about once a second, from pg_cron, say'
+    where
+        v_idle_for > interval '1 minute'
+        and exists (select from app_jobs.jobs as j);
+
+    -- slots that cannot be closed, since a transaction that has entered them is still open
+    return query
+    select
+        'warning', 'an open transaction has added or changed jobs: each claim looks there, too',
+        format(
+            'slot %s, open for %s; %s', o.slot, app_jobs.in_words(v_now - o.opened_at),
+            coalesce(
+                'session ' || l.pid || ' of ' || a.usename || coalesce(
+                    ', ' || a.state || ' since ' || app_jobs.at_time(a.state_change), ''
+                ),
+                'a prepared transaction, or nobody keeps house'
+            )
+        ),
+        coalesce(
+            'end the transaction: select pg_terminate_backend(' || l.pid || ')',
+            'see pg_prepared_xacts, and that app_jobs.tick() is called'
+        )
+    from app_jobs.open_slots as o
+    left join pg_locks as l
+        on
+            l.locktype = 'advisory'
+            and (l.classid::bigint << 32 | l.objid::bigint)
+            = app_jobs.lock_key('slot', o.slot::text)
+            and l.pid is not null
+            and l.granted
+    left join pg_stat_activity as a on a.pid = l.pid
+    where o.slot < v_current and o.opened_at < v_now - interval '5 minutes'
+    order by o.opened_at;
+end;
+$$;
+
+create function app_jobs.diagnose_server(patience interval) returns setof app_jobs.finding
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+declare
+    v_now constant timestamptz := clock_timestamp();
+    v_usage constant double precision := pg_notification_queue_usage();
+begin
+    -- The session that pins the oldest snapshot: what has gone since stays, in tables and indexes.
+    return query
+    select
+        case when a.xact_start < v_now - interval '1 hour' then 'critical' else 'warning' end,
+        'an open transaction keeps dead rows',
+        format(
+            'session %s of %s%s, %s, since %s, for %s', a.pid, a.usename,
+            ' (' || nullif(a.application_name, '') || ')', coalesce(a.state, a.backend_type),
+            app_jobs.at_time(a.xact_start), app_jobs.in_words(v_now - a.xact_start)
+        ),
+        case a.backend_type
+            when 'walsender' then 'end what runs on the standby, or set hot_standby_feedback = off '
+                'there'
+            else format('select pg_terminate_backend(%s)', a.pid)
+        end
+    from pg_stat_activity as a
+    where
+        (a.datname = current_database() or a.backend_type = 'walsender')
+        and a.pid <> pg_backend_pid()
+        and a.backend_type <> 'autovacuum worker'
+        and coalesce(a.backend_xmin, a.backend_xid) is not null
+        and a.xact_start <= v_now - diagnose_server.patience
+    order by greatest(age(a.backend_xmin), age(a.backend_xid)) desc
+    limit 1;
+
+    return query
+    select
+        case when p.prepared < v_now - interval '1 hour' then 'critical' else 'warning' end,
+        'a prepared transaction keeps dead rows and locks',
+        format('%L, for %s', p.gid, app_jobs.in_words(v_now - p.prepared)),
+        format('commit prepared %L, or rollback prepared %L', p.gid, p.gid)
+    from pg_prepared_xacts as p
+    where p.database = current_database() and p.prepared <= v_now - diagnose_server.patience
+    order by p.prepared
+    limit 5;
+
+    return query
+    select
+        'warning', 'a replication slot keeps dead rows',
+        format(
+            '%s, %s, %s transactions behind', r.slot_name,
+            case when r.active then 'active' else 'not active' end, age(r.xmin)
+        ),
+        case
+            when r.active then 'set hot_standby_feedback = off there, or end what runs there'
+            else format('select pg_drop_replication_slot(%L), if nobody needs it', r.slot_name)
+        end
+    from pg_replication_slots as r
+    where r.xmin is not null and (not r.active or age(r.xmin) > 1000000)
+    order by age(r.xmin) desc
+    limit 5;
+
+    if v_usage > 0.1 then
+        return next row(
+            case when v_usage > 0.5 then 'critical' else 'warning' end,
+            'the queue of notifications fills: full, every NOTIFY fails',
+            format('%s %%', round((100 * v_usage)::numeric)),
+            'a session that listens is in a long transaction: end it'
+        )::app_jobs.finding;
+    end if;
+
+    return query
+    select
+        case when d.age > 1500000000 then 'critical' else 'warning' end,
+        'transaction ids of this database run out: nothing has frozen them',
+        format('%s million old', d.age / 1000000),
+        'vacuum (freeze) the oldest tables; what keeps dead rows keeps these, too'
+    from (
+        select age(b.datfrozenxid) as age from pg_database as b
+        where b.datname = current_database()
+    ) as d
+    where d.age > greatest(2 * current_setting('autovacuum_freeze_max_age')::bigint, 500000000);
+
+    if not pg_has_role('pg_read_all_stats', 'usage') then
+        return next row(
+            'info', 'other users'' sessions are not seen', current_user::text,
+            format('grant pg_read_all_stats to %I', current_user)
+        )::app_jobs.finding;
+    end if;
+    if not current_setting('track_activities')::boolean then
+        return next row(
+            'info', 'what sessions do is not seen', 'track_activities = off',
+            'set track_activities = on in postgresql.conf'
+        )::app_jobs.finding;
+    end if;
+end;
+$$;
+
+create function app_jobs.diagnose_tables() returns setof app_jobs.finding
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+declare
+    -- as in the table's definition
+    c_options constant text[] := array[
+        'autovacuum_vacuum_scale_factor=0.01', 'autovacuum_vacuum_threshold=5000',
+        'autovacuum_vacuum_insert_scale_factor=0.2', 'autovacuum_analyze_scale_factor=0.2',
+        'autovacuum_analyze_threshold=50000'
+    ];
+    v_setting text;
+begin
+    foreach v_setting in array array['autovacuum', 'track_counts'] loop
+        if not current_setting(v_setting)::boolean then
+            return next row(
+                'critical', 'autovacuum does not run', v_setting || ' = off',
+                format('set %s = on in postgresql.conf', v_setting)
+            )::app_jobs.finding;
+        end if;
+    end loop;
+
+    return query
+    select
+        'critical', format('autovacuum leaves table %s out', c.relname), o.option,
+        format('alter table app_jobs.%I reset (autovacuum_enabled)', c.relname)
+    from pg_class as c
+    cross join unnest(c.reloptions) as o(option)
+    where
+        c.relnamespace = 'app_jobs'::regnamespace
+        and c.relkind = 'r'
+        and o.option ~* '^autovacuum_enabled=(off|false|no|0|f|n)$';
+
+    return query
+    select
+        'info', 'settings of table jobs differ from those deployed', d.differences,
+        'measured with fillfactor 100 and: ' || array_to_string(c_options, ', ')
+    from (
+        select string_agg(concat_ws(' ', case when g.option is null then 'without' end,
+        coalesce(g.option, w.option)), ', ') as differences
+        from (
+            select u.option
+            from pg_class as c
+            cross join unnest(c.reloptions) as u(option)
+            where c.oid = 'app_jobs.jobs'::regclass
+        ) as g
+        full join unnest(c_options) as w(option) on w.option = g.option
+        where g.option is null or w.option is null
+    ) as d
+    where d.differences is not null;
+
+    -- one that is starved, or that a snapshot keeps from its work
+    return query
+    select
+        'warning', format('table %s is full of dead rows', s.relname),
+        format(
+            '%s dead, %s live, vacuumed %s', s.n_dead_tup, s.n_live_tup,
+            coalesce(
+                app_jobs.in_words(clock_timestamp() - greatest(s.last_autovacuum, s.last_vacuum))
+                || ' ago', 'never'
+            )
+        ),
+        format('vacuum app_jobs.%I; see what else is said of dead rows and autovacuum', s.relname)
+    from pg_stat_all_tables as s
+    where
+        s.schemaname = 'app_jobs'
+        and s.n_dead_tup > 50000
+        and s.n_dead_tup > s.n_live_tup / 2
+    order by s.n_dead_tup desc;
+end;
+$$;
+
+create function app_jobs.diagnose_rights() returns setof app_jobs.finding
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+declare
+    c_path constant text := 'search_path=pg_catalog, pg_temp';
+begin
+    return query
+    select
+        'critical', 'the public has a right on schema app_jobs', string_agg(g.privilege_type, ', '),
+        'revoke all on schema app_jobs from public'
+    from pg_namespace as n
+    cross join aclexplode(n.nspacl) as g
+    where n.nspname = 'app_jobs' and g.grantee = 0
+    having count(*) > 0;
+
+    return query
+    select
+        'critical', 'the public may call a function', p.oid::regprocedure::text,
+        format('revoke all on function %s from public', p.oid::regprocedure)
+    from pg_proc as p
+    cross join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as g
+    where p.pronamespace = 'app_jobs'::regnamespace and g.grantee = 0;
+
+    return query
+    select
+        'critical', 'the public has a right on a table', format('%s: %s', c.relname,
+        string_agg(g.privilege_type, ', ')),
+        format('revoke all on app_jobs.%I from public', c.relname)
+    from pg_class as c
+    cross join aclexplode(c.relacl) as g
+    where c.relnamespace = 'app_jobs'::regnamespace and g.grantee = 0
+    group by c.relname;
+
+    -- Our rights on somebody else's path, or the caller's rights: neither works safely.
+    return query
+    select
+        'critical', 'a function that others call has lost its definer''s rights or its path',
+        p.oid::regprocedure::text,
+        format(
+            'alter function %s security definer set search_path = pg_catalog, pg_temp',
+            p.oid::regprocedure
+        )
+    from pg_proc as p
+    where
+        p.pronamespace = 'app_jobs'::regnamespace
+        and not (p.prosecdef and c_path = any(coalesce(p.proconfig, '{}')))
+        and exists (
+            select from aclexplode(p.proacl) as g where g.grantee not in (0, p.proowner)
+        );
+
+    return query
+    select
+        'warning', 'a function or table has another owner than the schema', o.name,
+        format('let %s own it', n.nspowner::regrole)
+    from pg_namespace as n
+    cross join lateral (
+        select p.oid::regprocedure::text as name, p.proowner as owner
+        from pg_proc as p where p.pronamespace = n.oid
+        union all
+        select c.oid::regclass::text, c.relowner
+        from pg_class as c where c.relnamespace = n.oid and c.relkind in ('r', 'v', 'S')
+    ) as o
+    where n.nspname = 'app_jobs' and o.owner <> n.nspowner;
+end;
+$$;
+
+create function app_jobs.doctor() returns setof app_jobs.finding
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+begin
+    return query
+    select f.severity, f.finding, f.figure, f.remedy
+    from (
+        select j.*, 1 as part from app_jobs.diagnose_jobs() as j
+        union all
+        select s.*, 2 from app_jobs.diagnose_slots() as s
+        union all
+        select v.*, 3 from app_jobs.diagnose_server(interval '5 minutes') as v
+        union all
+        select t.*, 4 from app_jobs.diagnose_tables() as t
+        union all
+        select r.*, 5 from app_jobs.diagnose_rights() as r
+    ) as f
+    order by array_position(array['critical', 'warning', 'info'], f.severity), f.part;
+    if not found then
+        return next row('ok', 'nothing found', '', '')::app_jobs.finding;
+    end if;
+end;
+$$;
+
+revoke all on type app_jobs.finding from public;
+revoke all on function app_jobs.diagnose_jobs() from public;
+revoke all on function app_jobs.diagnose_slots() from public;
+revoke all on function app_jobs.diagnose_server(interval) from public;
+revoke all on function app_jobs.diagnose_tables() from public;
+revoke all on function app_jobs.diagnose_rights() from public;
+revoke all on function app_jobs.doctor() from public;
+grant execute on function app_jobs.doctor() to app_jobs_monitor;
+
+comment on type app_jobs.finding is
+'What doctor() finds: severity critical, warning, info or ok; what; how much; what to do.';
+comment on function app_jobs.diagnose_jobs() is
+'Find jobs that wait too long or for nobody, ended leases, paused tasks and queues, dead letters.
+
+Returns: findings. Roles: internal.';
+comment on function app_jobs.diagnose_slots() is
+'Find slots that cannot be closed, sequences that are off, and that nobody calls tick().
+
+Returns: findings. Roles: internal.';
+comment on function app_jobs.diagnose_server(interval) is
+'Find what keeps dead rows or lets the server run out of notifications or transaction ids.
+
+patience  age of a transaction from which it is one
+
+Returns: findings. Roles: internal.';
+comment on function app_jobs.diagnose_tables() is
+'Find tables that autovacuum does not keep clean.
+
+Returns: findings. Roles: internal.';
+comment on function app_jobs.diagnose_rights() is
+'Find rights, owners and paths that are not those deployed.
+
+Returns: findings. Roles: internal.';
+comment on function app_jobs.doctor() is
+'Look for trouble: jobs that nobody takes, what keeps dead rows, housekeeping, autovacuum, rights.
+Costs the same however many jobs wait; counts are those of metrics.
+
+Returns: a row per finding, the worst first: severity (critical, warning, info), finding, figure,
+remedy; one row of severity ok if there is none. Roles: app_jobs_monitor.';
 $script$, 'app_jobs', case '@extschema@' when 'public' then 'app_jobs' else '@extschema@' end);
 end;
 $do$;

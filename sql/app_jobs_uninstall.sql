@@ -68,12 +68,17 @@ do $$
 declare
     v_triggers text;
     v_jobs bigint;
+    v_schedules bigint;
 begin
     select string_agg(format('"%s" on table %s', t.tgname, t.tgrelid::regclass), ', ')
     into v_triggers
     from pg_trigger as t
     inner join pg_proc as p on p.oid = t.tgfoid
-    where p.pronamespace = 'app_jobs'::regnamespace and t.tgparentid = 0;
+    inner join pg_class as c on c.oid = t.tgrelid
+    where
+        p.pronamespace = 'app_jobs'::regnamespace
+        and c.relnamespace <> 'app_jobs'::regnamespace
+        and t.tgparentid = 0;
     if v_triggers is not null then
         raise exception 'triggers call functions of app_jobs: %', v_triggers
             using errcode = 'JQ002', hint = 'Drop these triggers first.';
@@ -88,10 +93,103 @@ begin
                 hint = 'Let workers finish them, or: set app_jobs.allow_data_loss = on '
                     '(for Sqitch: PGOPTIONS="-c app_jobs.allow_data_loss=on").';
     end if;
+    select count(*) into v_schedules from app_jobs.scheduled_jobs;
+    if v_schedules > 0 then
+        raise exception '% schedules would be lost', v_schedules
+            using errcode = 'JQ002',
+                hint = 'Delete them, or: set app_jobs.allow_data_loss = on '
+                    '(for Sqitch: PGOPTIONS="-c app_jobs.allow_data_loss=on").';
+    end if;
 end;
 $$;
 
 drop function app_jobs.version();
+
+-- Revert app_jobs:doctor from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.doctor();
+drop function app_jobs.diagnose_rights();
+drop function app_jobs.diagnose_tables();
+drop function app_jobs.diagnose_server(interval);
+drop function app_jobs.diagnose_slots();
+drop function app_jobs.diagnose_jobs();
+drop type app_jobs.finding;
+
+-- Revert app_jobs:explain_job from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.explain_job(bigint);
+drop function app_jobs.explain_ready(app_jobs.jobs);
+drop function app_jobs.explain_finished(bigint);
+drop function app_jobs.explain_queue(app_jobs.jobs);
+drop function app_jobs.first_line(text);
+drop function app_jobs.at_time(timestamptz);
+drop function app_jobs.in_words(interval);
+
+-- Revert app_jobs:metrics from pg
+
+set local lock_timeout = '5s';
+
+drop view app_jobs.metrics;
+drop function app_jobs.metrics();
+
+-- Revert app_jobs:prune from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.prune(interval, integer);
+
+-- Revert app_jobs:retry_jobs from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.retry_jobs(bigint[]);
+
+-- Revert app_jobs:steer_jobs from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.reschedule_jobs(bigint[], timestamptz, integer, integer, integer);
+drop function app_jobs.cancel_jobs(bigint[], text);
+drop function app_jobs.permanently_fail_jobs(bigint[], text);
+drop function app_jobs.complete_jobs(bigint[]);
+drop function app_jobs.slots_for(integer);
+drop function app_jobs.lock_jobs(bigint[], boolean);
+
+-- Revert app_jobs:set_task from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.resume_task(text);
+drop function app_jobs.pause_task(text);
+drop function app_jobs.set_task(text, json);
+
+-- Revert app_jobs:set_queue from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.set_queue_limit(text, integer, uuid);
+drop function app_jobs.resume_queue(text, uuid);
+drop function app_jobs.pause_queue(text, uuid);
+drop function app_jobs.set_queue(text, uuid, integer, boolean);
+
+-- Revert app_jobs:one_job from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.delete_job(bigint);
+drop function app_jobs.move_job_to_failed(bigint, boolean);
+drop function app_jobs.move_job_to_done(bigint, boolean);
+drop function app_jobs.end_job(bigint, text, interval);
+drop function app_jobs.move_job_to_processing(bigint);
+drop function app_jobs.set_run_at(bigint, timestamptz);
+drop function app_jobs.set_retry_after(bigint, interval);
+drop function app_jobs.set_attributes(bigint, jsonb);
+drop function app_jobs.job_details(bigint);
+drop type app_jobs.job_detail;
 
 -- Revert app_jobs:release_jobs from pg
 
@@ -141,20 +239,92 @@ drop function app_jobs.tick();
 drop function app_jobs.keep_house(integer);
 drop function app_jobs.count_idle();
 drop function app_jobs.prune_finished(integer);
+drop function app_jobs.forget_finished(tid[]);
 drop function app_jobs.sweep();
 drop function app_jobs.move_queues(integer);
 drop function app_jobs.end_expired_leases(integer);
+drop function app_jobs.end_leases(tid[]);
 drop function app_jobs.make_due_ready(text[], integer);
 drop function app_jobs.due_slots(text, timestamptz);
+drop sequence app_jobs.moved_to;
 drop sequence app_jobs.pruned_to;
 drop sequence app_jobs.swept_at;
 drop sequence app_jobs.ticked_at;
+
+-- Revert app_jobs:run_schedules from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.release_scheduled_jobs(text, bigint[]);
+drop function app_jobs.get_scheduled_job(text, text[]);
+drop function app_jobs.run_scheduled_job(bigint, interval);
+drop function app_jobs.run_due_schedules();
+drop function app_jobs.fire_schedules(integer);
+drop function app_jobs.job_spec(app_jobs.scheduled_jobs, timestamptz);
+drop function app_jobs.due_times(app_jobs.scheduled_jobs, timestamptz);
+drop function app_jobs.last_due(app_jobs.scheduled_jobs, timestamptz);
+drop function app_jobs.next_schedule_at(timestamptz);
+drop function app_jobs.schedule_slots(timestamptz);
+
+-- Revert app_jobs:scheduled_jobs from pg
+
+set local lock_timeout = '5s';
+
+-- Before the look, so that nobody adds a schedule after it.
+lock table app_jobs.scheduled_jobs in access exclusive mode;
+
+do $$
+declare
+    v_schedules bigint;
+begin
+    if coalesce(nullif(current_setting('app_jobs.allow_data_loss', true), ''), 'off')::boolean then
+        return;
+    end if;
+    select count(*) into v_schedules from app_jobs.scheduled_jobs;
+    if v_schedules > 0 then
+        raise exception '% schedules would be lost', v_schedules
+            using errcode = 'JQ002',
+                hint = 'Delete them, or: set app_jobs.allow_data_loss = on '
+                    '(for Sqitch: PGOPTIONS="-c app_jobs.allow_data_loss=on").';
+    end if;
+end;
+$$;
+
+drop function app_jobs.list_scheduled_jobs(text);
+drop function app_jobs.add_scheduled_job(
+    uuid, text, json, json, text, text, integer, integer, text, text, jsonb, text
+);
+drop table app_jobs.scheduled_jobs;
+drop function app_jobs.tg_place_schedule();
+
+-- Revert app_jobs:schedule_times from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.preview_schedule(json, integer, timestamptz, text);
+drop function app_jobs.next_run_at(json, timestamptz, text);
+drop function app_jobs.check_schedule(json, text);
+drop function app_jobs.next_time(app_jobs.parsed_schedule, timestamptz);
+drop function app_jobs.next_step(app_jobs.parsed_schedule, timestamptz);
+drop function app_jobs.next_match(app_jobs.parsed_schedule, timestamp);
+drop function app_jobs.read_schedule(json, text);
+drop function app_jobs.calendar_field(text, json, integer, integer, integer);
+drop function app_jobs.cron_field(text, text, integer, integer, text[]);
+drop function app_jobs.cron_number(text, text[], integer);
+drop function app_jobs.read_every(json);
+drop function app_jobs.read_moment(text, json, text);
+drop function app_jobs.first_reading(timestamp, text);
+drop function app_jobs.clock_change(text, timestamptz, timestamptz);
+drop function app_jobs.check_time_zone(text, text);
+drop function app_jobs.next_bit(bit varying, integer);
+drop type app_jobs.parsed_schedule;
 
 -- Revert app_jobs:cancel_job from pg
 
 set local lock_timeout = '5s';
 
 drop function app_jobs.cancel_job(text, uuid, text);
+drop function app_jobs.cancel_locked(tid[], text);
 
 -- Revert app_jobs:triggers from pg
 
@@ -203,7 +373,8 @@ drop function app_jobs.find_job(text, uuid);
 set local lock_timeout = '5s';
 
 drop function app_jobs.let_go(tid[], timestamptz[], text[], boolean[], boolean, boolean);
-drop function app_jobs.finish_jobs(tid[], text, text, text[]);
+drop function app_jobs.end_jobs(tid[], text, text, interval);
+drop function app_jobs.finish_jobs(tid[], text, text, text[], json[], interval);
 drop function app_jobs.queues_left(tid[]);
 
 -- Revert app_jobs:queues from pg
@@ -232,13 +403,25 @@ drop function app_jobs.close_slot(integer);
 drop function app_jobs.note_arrivals(integer);
 drop function app_jobs.enter_slot();
 drop function app_jobs.seat_line(text);
-drop function app_jobs.lock_key(text, text);
 drop table app_jobs.alarms;
 drop table app_jobs.streams;
+drop function app_jobs.lock_key(text, text);
 drop table app_jobs.open_slots;
 drop sequence app_jobs.activity;
 drop sequence app_jobs.slot_current;
 drop sequence app_jobs.slot_number;
+
+-- Revert app_jobs:counts from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.count_again(integer);
+drop function app_jobs.forget_counts(integer[], text, text[], text);
+drop function app_jobs.note_counts(app_jobs.slot_counts[]);
+drop function app_jobs.waiting_in(integer);
+drop sequence app_jobs.counted_to;
+drop table app_jobs.totals;
+drop table app_jobs.slot_counts;
 
 -- Revert app_jobs:workers from pg
 
@@ -257,6 +440,17 @@ set local lock_timeout = '5s';
 
 drop view app_jobs.job_queues;
 drop table app_jobs.queue_settings;
+
+-- Revert app_jobs:effects from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.forget_once(bigint, text, integer);
+drop function app_jobs.finish_once(text, bigint, text, json, integer);
+drop function app_jobs.begin_once(text, bigint, text, integer);
+drop function app_jobs.hold_job(text, bigint, integer);
+drop function app_jobs.check_effect(bigint, text);
+drop table app_jobs.effects;
 
 -- Revert app_jobs:finished_jobs from pg
 

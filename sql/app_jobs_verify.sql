@@ -367,6 +367,7 @@ begin
         'jobs.lease_length interval',
         'jobs.superseded boolean not null',
         'jobs.cancel_reason text',
+        'jobs.has_effects boolean not null',
         'constraint jobs_task_identifier_length',
         'constraint jobs_queue_name_length',
         'constraint jobs_key_length',
@@ -381,6 +382,7 @@ begin
         'index jobs_line',
         'index jobs_scheduled',
         'index jobs_leased',
+        'index jobs_processing',
         'unique index jobs_seats',
         'unique index jobs_key',
         'unique index jobs_tenant_key',
@@ -497,6 +499,8 @@ begin
         'constraint finished_jobs_pkey',
         'index finished_jobs_key',
         'index finished_jobs_keep_until',
+        'index finished_jobs_finished_at',
+        'index finished_jobs_failed',
         'finished_jobs for app_jobs_operator select',
         'job_errors.job_id bigint not null',
         'job_errors.lease integer not null',
@@ -546,6 +550,142 @@ $$;
 
 rollback;
 
+-- Verify app_jobs:effects on pg
+
+begin;
+
+select set_config('plpgsql.check_asserts', 'on', true);
+set local search_path = pg_catalog;
+
+-- columns, constraints, indexes, sequences; who else than the owner may do what
+do $$
+declare
+    v_wrong text;
+begin
+    select string_agg(e.part, ', ') into v_wrong
+    from unnest(array[
+        'effects.job_id bigint not null',
+        'effects.effect_key text not null',
+        'effects.lease integer not null',
+        'effects.worker_id text not null',
+        'effects.started_at timestamp with time zone not null',
+        'effects.finished_at timestamp with time zone',
+        'effects.result json',
+        'constraint effects_effect_key_length',
+        'constraint effects_result_is_finished',
+        'constraint effects_pkey',
+        'effects for app_jobs_operator select'
+    ]) as e(part)
+    where e.part not in (
+        select concat_ws(' ',
+            c.relname || '.' || a.attname, format_type(a.atttypid, a.atttypmod),
+            case when a.attnotnull then 'not null' end
+        )
+        from pg_class as c
+        inner join pg_attribute as a on a.attrelid = c.oid
+        where
+            c.relnamespace = 'app_jobs'::regnamespace
+            and a.attnum > 0
+            and c.relkind in ('r', 'v', 'c')
+        union all
+        select 'constraint ' || n.conname
+        from pg_constraint as n
+        where n.connamespace = 'app_jobs'::regnamespace and n.convalidated
+        union all
+        select concat_ws(' ', case when i.indisunique then 'unique' end, 'index', c.relname)
+        from pg_index as i
+        inner join pg_class as c on c.oid = i.indexrelid
+        where c.relnamespace = 'app_jobs'::regnamespace and i.indisvalid
+        union all
+        select format('%s for %s', c.relname, coalesce((
+            select string_agg(g.role || ' ' || g.privilege, ', ' order by g.role, g.privilege)
+            from (
+                select a.grantee::regrole::text, lower(a.privilege_type)
+                from aclexplode(c.relacl) as a
+            ) as g(role, privilege)
+            where g.role ~ '^(-|app_jobs_(producer|worker|operator|monitor))$'
+        ), 'nobody'))
+        from pg_class as c
+        where c.relnamespace = 'app_jobs'::regnamespace and c.relkind in ('r', 'v', 'S')
+    );
+    assert v_wrong is null, format('missing or changed: %s', v_wrong);
+end;
+$$;
+
+-- functions: arguments, result, who else than the owner may call them; those are pinned
+do $$
+declare
+    v_wrong text;
+begin
+    select string_agg(e.signature, ', ') into v_wrong
+    from (
+        values
+        ('check_effect(job_id bigint, effect_key text)', 'void', ''),
+        ('hold_job(worker_id text, job_id bigint, lease integer)', 'boolean', 'worker'),
+        (
+            'begin_once(worker_id text, job_id bigint, effect_key text, lease integer, '
+            'OUT run boolean, OUT result json)',
+            'record', 'worker'
+        ),
+        (
+            'finish_once(worker_id text, job_id bigint, effect_key text, result json, lease '
+            'integer)',
+            'void', 'worker'
+        ),
+        ('forget_once(job_id bigint, effect_key text, lease integer)', 'boolean', 'worker')
+    ) as e(signature, result, callers)
+    where not exists (
+        select
+        from pg_proc as p
+        where
+            p.pronamespace = 'app_jobs'::regnamespace
+            and format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) = e.signature
+            and pg_get_function_result(p.oid) = e.result
+            and e.callers = coalesce((
+                select string_agg(replace(g.role, 'app_jobs_', ''), ' ' order by g.role)
+                from (
+                    select a.grantee::regrole::text
+                    from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
+                ) as g(role)
+                where g.role ~ '^(-|app_jobs_(producer|worker|operator|monitor))$'
+            ), '')
+            and (
+                e.callers = ''
+                or (p.prosecdef and p.proconfig @> array['search_path=pg_catalog, pg_temp'])
+            )
+    );
+    assert v_wrong is null, format('missing or changed: %s', v_wrong);
+end;
+$$;
+
+-- what a bad argument is answered with
+do $$
+declare
+    v_call text;
+    v_expected text;
+    v_state text;
+begin
+    for v_call, v_expected in
+        values
+        ('hold_job(''verify'', null)', '22004'),
+        ('begin_once(''verify'', 1, '''')', '22023'),
+        ('begin_once(''verify'', 0, ''e'')', 'JQ001'),
+        ('finish_once(''verify'', 0, ''e'')', 'JQ001'),
+        ('forget_once(1, null)', '22004')
+    loop
+        begin
+            execute 'select app_jobs.' || v_call;
+            v_state := '00000';
+        exception when others then
+            v_state := sqlstate;
+        end;
+        assert v_state = v_expected, format('%s answers %s, not %s', v_call, v_state, v_expected);
+    end loop;
+end;
+$$;
+
+rollback;
+
 -- Verify app_jobs:job_queues on pg
 
 begin;
@@ -568,8 +708,7 @@ begin
         'constraint queue_settings_line_named',
         'constraint queue_settings_max_running_positive',
         'constraint queue_settings_pkey',
-        'queue_settings for app_jobs_operator delete, app_jobs_operator insert, '
-        'app_jobs_operator select, app_jobs_operator update',
+        'queue_settings for app_jobs_operator select',
         'job_queues.database_id uuid',
         'job_queues.queue_name text',
         'job_queues.job_count bigint',
@@ -745,6 +884,124 @@ $$;
 
 rollback;
 
+-- Verify app_jobs:counts on pg
+
+begin;
+
+select set_config('plpgsql.check_asserts', 'on', true);
+set local search_path = pg_catalog;
+
+-- columns, constraints, indexes, sequences; who else than the owner may do what
+do $$
+declare
+    v_wrong text;
+begin
+    select string_agg(e.part, ', ') into v_wrong
+    from unnest(array[
+        'slot_counts.slot integer not null',
+        'slot_counts.state text not null',
+        'slot_counts.task_identifier text not null',
+        'slot_counts.queue_line text not null',
+        'slot_counts.jobs bigint not null',
+        'slot_counts.oldest timestamp with time zone not null',
+        'constraint slot_counts_state_known',
+        'constraint slot_counts_pkey',
+        'index slot_counts_oldest',
+        'slot_counts for nobody',
+        'totals.id bigint not null',
+        'totals.state text not null',
+        'totals.task_identifier text not null',
+        'totals.queue_line text not null',
+        'totals.jobs bigint not null',
+        'totals.merged boolean not null',
+        'constraint totals_pkey',
+        'index totals_merged',
+        'totals for nobody',
+        'counted_to for nobody'
+    ]) as e(part)
+    where e.part not in (
+        select concat_ws(' ',
+            c.relname || '.' || a.attname, format_type(a.atttypid, a.atttypmod),
+            case when a.attnotnull then 'not null' end
+        )
+        from pg_class as c
+        inner join pg_attribute as a on a.attrelid = c.oid
+        where
+            c.relnamespace = 'app_jobs'::regnamespace
+            and a.attnum > 0
+            and c.relkind in ('r', 'v', 'c')
+        union all
+        select 'constraint ' || n.conname
+        from pg_constraint as n
+        where n.connamespace = 'app_jobs'::regnamespace and n.convalidated
+        union all
+        select concat_ws(' ', case when i.indisunique then 'unique' end, 'index', c.relname)
+        from pg_index as i
+        inner join pg_class as c on c.oid = i.indexrelid
+        where c.relnamespace = 'app_jobs'::regnamespace and i.indisvalid
+        union all
+        select format('%s for %s', c.relname, coalesce((
+            select string_agg(g.role || ' ' || g.privilege, ', ' order by g.role, g.privilege)
+            from (
+                select a.grantee::regrole::text, lower(a.privilege_type)
+                from aclexplode(c.relacl) as a
+            ) as g(role, privilege)
+            where g.role ~ '^(-|app_jobs_(producer|worker|operator|monitor))$'
+        ), 'nobody'))
+        from pg_class as c
+        where c.relnamespace = 'app_jobs'::regnamespace and c.relkind in ('r', 'v', 'S')
+    );
+    assert v_wrong is null, format('missing or changed: %s', v_wrong);
+end;
+$$;
+
+-- functions: arguments, result, who else than the owner may call them; those are pinned
+do $$
+declare
+    v_wrong text;
+begin
+    select string_agg(e.signature, ', ') into v_wrong
+    from (
+        values
+        (
+            'waiting_in(slot integer)',
+            'TABLE(state text, task_identifier text, queue_line text, jobs bigint, oldest '
+            'timestamp with time zone)',
+            ''
+        ),
+        ('note_counts(counts app_jobs.slot_counts[])', 'void', ''),
+        (
+            'forget_counts(slots integer[], state text, tasks text[], queue_line text)',
+            'void', ''
+        ),
+        ('count_again(slots integer)', 'integer', '')
+    ) as e(signature, result, callers)
+    where not exists (
+        select
+        from pg_proc as p
+        where
+            p.pronamespace = 'app_jobs'::regnamespace
+            and format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) = e.signature
+            and pg_get_function_result(p.oid) = e.result
+            and e.callers = coalesce((
+                select string_agg(replace(g.role, 'app_jobs_', ''), ' ' order by g.role)
+                from (
+                    select a.grantee::regrole::text
+                    from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
+                ) as g(role)
+                where g.role ~ '^(-|app_jobs_(producer|worker|operator|monitor))$'
+            ), '')
+            and (
+                e.callers = ''
+                or (p.prosecdef and p.proconfig @> array['search_path=pg_catalog, pg_temp'])
+            )
+    );
+    assert v_wrong is null, format('missing or changed: %s', v_wrong);
+end;
+$$;
+
+rollback;
+
 -- Verify app_jobs:slots on pg
 
 begin;
@@ -775,6 +1032,7 @@ begin
         'streams.id bigint not null',
         'constraint streams_pkey',
         'index streams_order',
+        'index streams_parked',
         'streams for nobody',
         'alarms.slot integer not null',
         'alarms.kind text not null',
@@ -926,7 +1184,7 @@ begin
     select string_agg(e.signature, ', ') into v_wrong
     from (
         values
-        ('raise_bounds(slot integer, line text)', 'void', ''),
+        ('raise_bounds(slot integer, line text)', 'boolean', ''),
         (
             'look(line text, tasks text[], paused text[], wanted integer, after '
             'app_jobs.place)',
@@ -1070,9 +1328,10 @@ begin
         values
         ('queues_left(tids tid[], OUT queue_lines text[], OUT tasks text[])', 'record', ''),
         (
-            'finish_jobs(tids tid[], state text, finished_by text, reasons text[])',
-            'SETOF app_jobs.jobs', ''
+            'finish_jobs(tids tid[], state text, finished_by text, reasons text[], results json[], '
+            'keep interval)', 'SETOF bigint', ''
         ),
+        ('end_jobs(tids tid[], state text, reason text, keep interval)', 'void', ''),
         (
             'let_go(tids tid[], run_ats timestamp with time zone[], errors text[], permanent '
             'boolean[], counted boolean, wait boolean)',
@@ -1338,6 +1597,7 @@ begin
     select string_agg(e.signature, ', ') into v_wrong
     from (
         values
+        ('cancel_locked(tids tid[], reason text)', 'void', ''),
         ('cancel_job(job_key text, db_id uuid, reason text)', 'app_jobs.jobs', 'producer')
     ) as e(signature, result, callers)
     where not exists (
@@ -1388,6 +1648,441 @@ $$;
 
 rollback;
 
+-- Verify app_jobs:schedule_times on pg
+
+begin;
+
+select set_config('plpgsql.check_asserts', 'on', true);
+set local search_path = pg_catalog;
+
+-- columns
+do $$
+declare
+    v_wrong text;
+begin
+    select string_agg(e.part, ', ') into v_wrong
+    from unnest(array[
+        'parsed_schedule.time_zone text',
+        'parsed_schedule.start_at timestamp with time zone',
+        'parsed_schedule.end_at timestamp with time zone',
+        'parsed_schedule.run_at timestamp with time zone',
+        'parsed_schedule.every interval',
+        'parsed_schedule.seconds bit varying',
+        'parsed_schedule.minutes bit varying',
+        'parsed_schedule.hours bit varying',
+        'parsed_schedule.dates bit varying',
+        'parsed_schedule.months bit varying',
+        'parsed_schedule.weekdays bit varying',
+        'parsed_schedule.years bit varying',
+        'parsed_schedule.either_day boolean',
+        'parsed_schedule.names_hour boolean'
+    ]) as e(part)
+    where e.part not in (
+        select concat_ws(' ', c.relname || '.' || a.attname, format_type(a.atttypid, a.atttypmod))
+        from pg_class as c
+        inner join pg_attribute as a on a.attrelid = c.oid
+        where
+            c.relnamespace = 'app_jobs'::regnamespace
+            and a.attnum > 0
+            and c.relkind = 'c'
+    );
+    assert v_wrong is null, format('missing or changed: %s', v_wrong);
+end;
+$$;
+
+-- functions: arguments, result, who else than the owner may call them; those are pinned
+do $$
+declare
+    v_wrong text;
+begin
+    select string_agg(e.signature, ', ') into v_wrong
+    from (
+        values
+        ('next_bit(bits bit varying, first integer)', 'integer', ''),
+        ('check_time_zone(argument text, time_zone text)', 'void', ''),
+        (
+            'clock_change(time_zone text, since timestamp with time zone, '
+            'until timestamp with time zone)',
+            'timestamp with time zone', ''
+        ),
+        (
+            'first_reading(wall timestamp without time zone, time_zone text)',
+            'timestamp with time zone', ''
+        ),
+        ('read_moment(key text, value json, time_zone text)', 'timestamp with time zone', ''),
+        ('read_every(value json)', 'interval', ''),
+        ('cron_number(value text, names text[], first_name integer)', 'integer', ''),
+        (
+            'cron_field(field text, value text, low integer, high integer, names text[])',
+            'bit varying', ''
+        ),
+        (
+            'calendar_field(key text, value json, low integer, high integer, shift integer)',
+            'bit varying', ''
+        ),
+        (
+            'read_schedule(schedule_info json, time_zone text)',
+            'app_jobs.parsed_schedule', ''
+        ),
+        (
+            'next_match(schedule app_jobs.parsed_schedule, wall timestamp without time zone)',
+            'timestamp without time zone', ''
+        ),
+        (
+            'next_step(schedule app_jobs.parsed_schedule, after timestamp with time zone)',
+            'timestamp with time zone', ''
+        ),
+        (
+            'next_time(schedule app_jobs.parsed_schedule, after timestamp with time zone)',
+            'timestamp with time zone', ''
+        ),
+        ('check_schedule(schedule_info json, time_zone text)', 'void', ''),
+        (
+            'next_run_at(schedule_info json, after timestamp with time zone, time_zone text)',
+            'timestamp with time zone', 'monitor producer'
+        ),
+        (
+            'preview_schedule(schedule_info json, count integer, after timestamp with time zone, '
+            'time_zone text)',
+            'SETOF timestamp with time zone', 'monitor producer'
+        )
+    ) as e(signature, result, callers)
+    where not exists (
+        select
+        from pg_proc as p
+        where
+            p.pronamespace = 'app_jobs'::regnamespace
+            and format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) = e.signature
+            and pg_get_function_result(p.oid) = e.result
+            and e.callers = coalesce((
+                select string_agg(replace(g.role, 'app_jobs_', ''), ' ' order by g.role)
+                from (
+                    select a.grantee::regrole::text
+                    from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
+                ) as g(role)
+                where g.role ~ '^(-|app_jobs_(producer|worker|operator|monitor))$'
+            ), '')
+            and (
+                e.callers = ''
+                or (p.prosecdef and p.proconfig @> array['search_path=pg_catalog, pg_temp'])
+            )
+    );
+    assert v_wrong is null, format('missing or changed: %s', v_wrong);
+end;
+$$;
+
+-- what a bad argument is answered with
+do $$
+declare
+    v_call text;
+    v_expected text;
+    v_state text;
+begin
+    for v_call, v_expected in
+        values
+        ('next_run_at(null)', '22004'),
+        ('next_run_at(''{"hour": 24}'')', '22023'),
+        ('next_run_at(''{"hour": 9}'', time_zone => ''none'')', '22023'),
+        ('preview_schedule(''{"hour": 9}'', 0)', '22023'),
+        ('check_schedule(null, ''UTC'')', '22004'),
+        ('check_schedule(''{"rule": "@reboot"}'', ''UTC'')', '22023')
+    loop
+        begin
+            execute 'select app_jobs.' || v_call;
+            v_state := '00000';
+        exception when others then
+            v_state := sqlstate;
+        end;
+        assert v_state = v_expected, format('%s answers %s, not %s', v_call, v_state, v_expected);
+    end loop;
+end;
+$$;
+
+-- and a good one
+do $$
+begin
+    assert app_jobs.next_run_at('{"rule": "30 2 * * *"}', '2026-03-28 12:00+00', 'Europe/Berlin')
+        = '2026-03-29 01:00+00', 'a skipped time does not run after the gap';
+end;
+$$;
+
+rollback;
+
+-- Verify app_jobs:scheduled_jobs on pg
+
+begin;
+
+select set_config('plpgsql.check_asserts', 'on', true);
+set local search_path = pg_catalog;
+
+-- columns, constraints, indexes, sequences; who else than the owner may do what
+do $$
+declare
+    v_wrong text;
+begin
+    select string_agg(e.part, ', ') into v_wrong
+    from unnest(array[
+        'scheduled_jobs.id bigint not null',
+        'scheduled_jobs.database_id uuid',
+        'scheduled_jobs.queue_name text',
+        'scheduled_jobs.task_identifier text not null',
+        'scheduled_jobs.payload json not null',
+        'scheduled_jobs.attributes jsonb not null',
+        'scheduled_jobs.priority integer not null',
+        'scheduled_jobs.max_attempts integer',
+        'scheduled_jobs.key text',
+        'scheduled_jobs.schedule_info json not null',
+        'scheduled_jobs.time_zone text not null',
+        'scheduled_jobs.missed text not null',
+        'scheduled_jobs.overlap text not null',
+        'scheduled_jobs.paused boolean not null',
+        'scheduled_jobs.locked_at timestamp with time zone',
+        'scheduled_jobs.locked_by text',
+        'scheduled_jobs.last_scheduled timestamp with time zone',
+        'scheduled_jobs.last_scheduled_id bigint',
+        'scheduled_jobs.next_run_at timestamp with time zone',
+        'scheduled_jobs.due_at timestamp with time zone',
+        'scheduled_jobs.slot integer',
+        'constraint scheduled_jobs_pkey',
+        'constraint scheduled_jobs_task_identifier_length',
+        'constraint scheduled_jobs_queue_name_length',
+        'constraint scheduled_jobs_key_length',
+        'constraint scheduled_jobs_attributes_object',
+        'constraint scheduled_jobs_max_attempts_positive',
+        'constraint scheduled_jobs_missed_known',
+        'constraint scheduled_jobs_overlap_known',
+        'constraint scheduled_jobs_held_since',
+        'constraint scheduled_jobs_paused_without_time',
+        'constraint scheduled_jobs_placed',
+        'index scheduled_jobs_due',
+        'unique index scheduled_jobs_key',
+        'unique index scheduled_jobs_tenant_key',
+        'scheduled_jobs for app_jobs_operator delete, app_jobs_operator insert, app_jobs_operator '
+        'select, app_jobs_operator update'
+    ]) as e(part)
+    where e.part not in (
+        select concat_ws(' ',
+            c.relname || '.' || a.attname, format_type(a.atttypid, a.atttypmod),
+            case when a.attnotnull then 'not null' end
+        )
+        from pg_class as c
+        inner join pg_attribute as a on a.attrelid = c.oid
+        where
+            c.relnamespace = 'app_jobs'::regnamespace
+            and a.attnum > 0
+            and c.relkind in ('r', 'v', 'c')
+        union all
+        select 'constraint ' || n.conname
+        from pg_constraint as n
+        where n.connamespace = 'app_jobs'::regnamespace and n.convalidated
+        union all
+        select concat_ws(' ', case when i.indisunique then 'unique' end, 'index', c.relname)
+        from pg_index as i
+        inner join pg_class as c on c.oid = i.indexrelid
+        where c.relnamespace = 'app_jobs'::regnamespace and i.indisvalid
+        union all
+        select format('%s for %s', c.relname, coalesce((
+            select string_agg(g.role || ' ' || g.privilege, ', ' order by g.role, g.privilege)
+            from (
+                select a.grantee::regrole::text, lower(a.privilege_type)
+                from aclexplode(c.relacl) as a
+            ) as g(role, privilege)
+            where g.role ~ '^(-|app_jobs_(producer|worker|operator|monitor))$'
+        ), 'nobody'))
+        from pg_class as c
+        where c.relnamespace = 'app_jobs'::regnamespace and c.relkind in ('r', 'v', 'S')
+    );
+    assert v_wrong is null, format('missing or changed: %s', v_wrong);
+end;
+$$;
+
+-- functions: arguments, result, who else than the owner may call them; those are pinned
+do $$
+declare
+    v_wrong text;
+begin
+    select string_agg(e.signature, ', ') into v_wrong
+    from (
+        values
+        ('tg_place_schedule()', 'trigger', ''),
+        (
+            'add_scheduled_job(db_id uuid, identifier text, payload json, schedule_info json, '
+            'job_key text, queue_name text, max_attempts integer, priority integer, '
+            'time_zone text, missed text, attributes jsonb, overlap text)',
+            'app_jobs.scheduled_jobs', 'worker'
+        ),
+        (
+            'list_scheduled_jobs(key_prefix text)', 'SETOF app_jobs.scheduled_jobs', 'worker'
+        )
+    ) as e(signature, result, callers)
+    where not exists (
+        select
+        from pg_proc as p
+        where
+            p.pronamespace = 'app_jobs'::regnamespace
+            and format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) = e.signature
+            and pg_get_function_result(p.oid) = e.result
+            and e.callers = coalesce((
+                select string_agg(replace(g.role, 'app_jobs_', ''), ' ' order by g.role)
+                from (
+                    select a.grantee::regrole::text
+                    from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
+                ) as g(role)
+                where g.role ~ '^(-|app_jobs_(producer|worker|operator|monitor))$'
+            ), '')
+            and (
+                e.callers = ''
+                or (p.prosecdef and p.proconfig @> array['search_path=pg_catalog, pg_temp'])
+            )
+    );
+    assert v_wrong is null, format('missing or changed: %s', v_wrong);
+end;
+$$;
+
+-- the trigger, which has our rights
+do $$
+begin
+    assert exists (
+        select
+        from pg_trigger as t
+        inner join pg_proc as p on p.oid = t.tgfoid
+        where
+            t.tgrelid = 'app_jobs.scheduled_jobs'::regclass
+            and p.oid = 'app_jobs.tg_place_schedule()'::regprocedure
+            and t.tgtype = 23 -- before insert or update, for each row
+            and t.tgenabled = 'O'
+            and p.prosecdef
+            and p.proconfig @> array['search_path=pg_catalog, pg_temp']
+    ), 'the trigger is missing or changed';
+end;
+$$;
+
+-- what a bad argument is answered with
+do $$
+declare
+    v_call text;
+    v_expected text;
+    v_state text;
+begin
+    for v_call, v_expected in
+        values
+        ('add_scheduled_job()', '22004'),
+        ('add_scheduled_job(identifier => ''verify'', missed => ''none'')', '22023')
+    loop
+        begin
+            execute 'select app_jobs.' || v_call;
+            v_state := '00000';
+        exception when others then
+            v_state := sqlstate;
+        end;
+        assert v_state = v_expected, format('%s answers %s, not %s', v_call, v_state, v_expected);
+    end loop;
+end;
+$$;
+
+rollback;
+
+-- Verify app_jobs:run_schedules on pg
+
+begin;
+
+select set_config('plpgsql.check_asserts', 'on', true);
+set local search_path = pg_catalog;
+
+-- functions: arguments, result, who else than the owner may call them; those are pinned
+do $$
+declare
+    v_wrong text;
+begin
+    select string_agg(e.signature, ', ') into v_wrong
+    from (
+        values
+        (
+            'schedule_slots(now timestamp with time zone, OUT slot integer, OUT since timestamp '
+            'with time zone)',
+            'SETOF record', ''
+        ),
+        ('next_schedule_at(now timestamp with time zone)', 'timestamp with time zone', ''),
+        (
+            'last_due(schedule app_jobs.scheduled_jobs, now timestamp with time zone)',
+            'timestamp with time zone', ''
+        ),
+        (
+            'due_times(schedule app_jobs.scheduled_jobs, now timestamp with time zone, OUT due '
+            'timestamp with time zone[], OUT last_due timestamp with time zone, OUT next_due '
+            'timestamp with time zone)',
+            'record', ''
+        ),
+        (
+            'job_spec(schedule app_jobs.scheduled_jobs, due_at timestamp with time zone)',
+            'json', ''
+        ),
+        ('fire_schedules(most integer)', 'bigint[]', ''),
+        ('run_due_schedules()', 'SETOF app_jobs.jobs', 'worker'),
+        (
+            'run_scheduled_job(scheduled_job_id bigint, job_expiry interval)',
+            'app_jobs.jobs', 'worker'
+        ),
+        (
+            'get_scheduled_job(worker_id text, task_identifiers text[])',
+            'app_jobs.scheduled_jobs', 'worker'
+        ),
+        (
+            'release_scheduled_jobs(worker_id text, ids bigint[])',
+            'SETOF bigint', 'worker'
+        )
+    ) as e(signature, result, callers)
+    where not exists (
+        select
+        from pg_proc as p
+        where
+            p.pronamespace = 'app_jobs'::regnamespace
+            and format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) = e.signature
+            and pg_get_function_result(p.oid) = e.result
+            and e.callers = coalesce((
+                select string_agg(replace(g.role, 'app_jobs_', ''), ' ' order by g.role)
+                from (
+                    select a.grantee::regrole::text
+                    from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
+                ) as g(role)
+                where g.role ~ '^(-|app_jobs_(producer|worker|operator|monitor))$'
+            ), '')
+            and (
+                e.callers = ''
+                or (p.prosecdef and p.proconfig @> array['search_path=pg_catalog, pg_temp'])
+            )
+    );
+    assert v_wrong is null, format('missing or changed: %s', v_wrong);
+end;
+$$;
+
+-- what a bad argument is answered with
+do $$
+declare
+    v_call text;
+    v_expected text;
+    v_state text;
+begin
+    for v_call, v_expected in
+        values
+        ('run_scheduled_job(null)', '22004'),
+        ('run_scheduled_job(-1)', 'JQ001'),
+        ('get_scheduled_job(null)', '22004'),
+        ('release_scheduled_jobs(null)', '22004')
+    loop
+        begin
+            execute 'select app_jobs.' || v_call;
+            v_state := '00000';
+        exception when others then
+            v_state := sqlstate;
+        end;
+        assert v_state = v_expected, format('%s answers %s, not %s', v_call, v_state, v_expected);
+    end loop;
+end;
+$$;
+
+rollback;
+
 -- Verify app_jobs:tick on pg
 
 begin;
@@ -1404,7 +2099,8 @@ begin
     from unnest(array[
         'ticked_at for nobody',
         'swept_at for nobody',
-        'pruned_to for nobody'
+        'pruned_to for nobody',
+        'moved_to for nobody'
     ]) as e(part)
     where e.part not in (
         select concat_ws(' ',
@@ -1452,9 +2148,11 @@ begin
         values
         ('due_slots(kind text, now timestamp with time zone)', 'SETOF integer', ''),
         ('make_due_ready(tasks text[], most integer)', 'integer', ''),
+        ('end_leases(tids tid[])', 'void', ''),
         ('end_expired_leases(most integer)', 'integer', ''),
         ('move_queues(most integer)', 'integer', ''),
         ('sweep()', 'integer', 'operator'),
+        ('forget_finished(tids tid[])', 'void', ''),
         ('prune_finished(most integer)', 'integer', ''),
         ('count_idle()', 'void', ''),
         (
@@ -1918,6 +2616,717 @@ begin
         end;
         assert v_state = v_expected, format('%s answers %s, not %s', v_call, v_state, v_expected);
     end loop;
+end;
+$$;
+
+rollback;
+
+-- Verify app_jobs:one_job on pg
+
+begin;
+
+select set_config('plpgsql.check_asserts', 'on', true);
+set local search_path = pg_catalog;
+
+-- columns
+do $$
+declare
+    v_wrong text;
+begin
+    select string_agg(e.part, ', ') into v_wrong
+    from unnest(array[
+        'job_detail.id bigint',
+        'job_detail.task_identifier text',
+        'job_detail.state text',
+        'job_detail.payload json',
+        'job_detail.attributes jsonb',
+        'job_detail.run_at timestamp with time zone',
+        'job_detail.started_at timestamp with time zone',
+        'job_detail.created_at timestamp with time zone',
+        'job_detail.retry_after interval',
+        'job_detail.database_id uuid',
+        'job_detail.queue_name text',
+        'job_detail.key text',
+        'job_detail.priority integer',
+        'job_detail.attempts integer',
+        'job_detail.max_attempts integer',
+        'job_detail.lease integer',
+        'job_detail.last_error text',
+        'job_detail.locked_by text',
+        'job_detail.lease_expires_at timestamp with time zone',
+        'job_detail.finished_at timestamp with time zone',
+        'job_detail.finished_by text',
+        'job_detail.result json'
+    ]) as e(part)
+    where e.part not in (
+        select concat_ws(' ',
+            c.relname || '.' || a.attname, format_type(a.atttypid, a.atttypmod),
+            case when a.attnotnull then 'not null' end
+        )
+        from pg_class as c
+        inner join pg_attribute as a on a.attrelid = c.oid
+        where
+            c.relnamespace = 'app_jobs'::regnamespace
+            and a.attnum > 0
+            and c.relkind in ('r', 'v', 'c')
+        union all
+        select 'constraint ' || n.conname
+        from pg_constraint as n
+        where n.connamespace = 'app_jobs'::regnamespace and n.convalidated
+        union all
+        select concat_ws(' ', case when i.indisunique then 'unique' end, 'index', c.relname)
+        from pg_index as i
+        inner join pg_class as c on c.oid = i.indexrelid
+        where c.relnamespace = 'app_jobs'::regnamespace and i.indisvalid
+        union all
+        select format('%s for %s', c.relname, coalesce((
+            select string_agg(g.role || ' ' || g.privilege, ', ' order by g.role, g.privilege)
+            from (
+                select a.grantee::regrole::text, lower(a.privilege_type)
+                from aclexplode(c.relacl) as a
+            ) as g(role, privilege)
+            where g.role ~ '^(-|app_jobs_(producer|worker|operator|monitor))$'
+        ), 'nobody'))
+        from pg_class as c
+        where c.relnamespace = 'app_jobs'::regnamespace and c.relkind in ('r', 'v', 'S')
+    );
+    assert v_wrong is null, format('missing or changed: %s', v_wrong);
+end;
+$$;
+
+-- functions: arguments, result, who else than the owner may call them; those are pinned
+do $$
+declare
+    v_wrong text;
+begin
+    select string_agg(e.signature, ', ') into v_wrong
+    from (
+        values
+        ('job_details(job_id bigint)', 'app_jobs.job_detail', 'worker'),
+        ('set_attributes(job_id bigint, attributes jsonb)', 'boolean', 'worker'),
+        ('set_retry_after(job_id bigint, retry_after interval)', 'boolean', 'worker'),
+        (
+            'set_run_at(job_id bigint, run_at timestamp with time zone)',
+            'boolean', 'worker'
+        ),
+        ('move_job_to_processing(job_id bigint)', 'boolean', 'worker'),
+        ('end_job(job_id bigint, state text, keep interval)', 'boolean', ''),
+        ('move_job_to_done(job_id bigint, delete_on_complete boolean)', 'boolean', 'worker'),
+        ('move_job_to_failed(job_id bigint, delete_on_fail boolean)', 'boolean', 'worker'),
+        ('delete_job(job_id bigint)', 'boolean', 'worker')
+    ) as e(signature, result, callers)
+    where not exists (
+        select
+        from pg_proc as p
+        where
+            p.pronamespace = 'app_jobs'::regnamespace
+            and format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) = e.signature
+            and pg_get_function_result(p.oid) = e.result
+            and e.callers = coalesce((
+                select string_agg(replace(g.role, 'app_jobs_', ''), ' ' order by g.role)
+                from (
+                    select a.grantee::regrole::text
+                    from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
+                ) as g(role)
+                where g.role ~ '^(-|app_jobs_(producer|worker|operator|monitor))$'
+            ), '')
+            and (
+                e.callers = ''
+                or (p.prosecdef and p.proconfig @> array['search_path=pg_catalog, pg_temp'])
+            )
+    );
+    assert v_wrong is null, format('missing or changed: %s', v_wrong);
+end;
+$$;
+
+-- what a bad argument is answered with
+do $$
+declare
+    v_call text;
+    v_expected text;
+    v_state text;
+begin
+    for v_call, v_expected in
+        values
+        ('job_details(null)', '22004'),
+        ('set_attributes(1, ''[]'')', '22023'),
+        ('set_retry_after(1, ''0'')', '22023'),
+        ('set_run_at(1, null)', '22004'),
+        ('move_job_to_processing(null)', '22004'),
+        ('move_job_to_done(null)', '22004'),
+        ('move_job_to_failed(null)', '22004'),
+        ('delete_job(null)', '22004')
+    loop
+        begin
+            execute 'select app_jobs.' || v_call;
+            v_state := '00000';
+        exception when others then
+            v_state := sqlstate;
+        end;
+        assert v_state = v_expected, format('%s answers %s, not %s', v_call, v_state, v_expected);
+    end loop;
+end;
+$$;
+
+rollback;
+
+-- Verify app_jobs:set_queue on pg
+
+begin;
+
+select set_config('plpgsql.check_asserts', 'on', true);
+set local search_path = pg_catalog;
+
+-- functions: arguments, result, who else than the owner may call them; those are pinned
+do $$
+declare
+    v_wrong text;
+begin
+    select string_agg(e.signature, ', ') into v_wrong
+    from (
+        values
+        (
+            'set_queue(queue_name text, db_id uuid, max_running integer, paused boolean)',
+            'app_jobs.queue_settings', ''
+        ),
+        ('pause_queue(queue_name text, db_id uuid)', 'app_jobs.queue_settings', 'operator'),
+        ('resume_queue(queue_name text, db_id uuid)', 'app_jobs.queue_settings', 'operator'),
+        (
+            'set_queue_limit(queue_name text, max_running integer, db_id uuid)',
+            'app_jobs.queue_settings', 'operator'
+        )
+    ) as e(signature, result, callers)
+    where not exists (
+        select
+        from pg_proc as p
+        where
+            p.pronamespace = 'app_jobs'::regnamespace
+            and format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) = e.signature
+            and pg_get_function_result(p.oid) = e.result
+            and e.callers = coalesce((
+                select string_agg(replace(g.role, 'app_jobs_', ''), ' ' order by g.role)
+                from (
+                    select a.grantee::regrole::text
+                    from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
+                ) as g(role)
+                where g.role ~ '^(-|app_jobs_(producer|worker|operator|monitor))$'
+            ), '')
+            and (
+                e.callers = ''
+                or (p.prosecdef and p.proconfig @> array['search_path=pg_catalog, pg_temp'])
+            )
+    );
+    assert v_wrong is null, format('missing or changed: %s', v_wrong);
+end;
+$$;
+
+-- what a bad argument is answered with
+do $$
+declare
+    v_call text;
+    v_expected text;
+    v_state text;
+begin
+    for v_call, v_expected in
+        values
+        ('pause_queue(null)', '22004'),
+        ('resume_queue('''')', '22023'),
+        ('set_queue_limit(''q'', null)', '22004'),
+        ('set_queue_limit(''q'', 0)', '22023')
+    loop
+        begin
+            execute 'select app_jobs.' || v_call;
+            v_state := '00000';
+        exception when others then
+            v_state := sqlstate;
+        end;
+        assert v_state = v_expected, format('%s answers %s, not %s', v_call, v_state, v_expected);
+    end loop;
+end;
+$$;
+
+rollback;
+
+-- Verify app_jobs:set_task on pg
+
+begin;
+
+select set_config('plpgsql.check_asserts', 'on', true);
+set local search_path = pg_catalog;
+
+-- functions: arguments, result, who else than the owner may call them; those are pinned
+do $$
+declare
+    v_wrong text;
+begin
+    select string_agg(e.signature, ', ') into v_wrong
+    from (
+        values
+        ('set_task(task text, settings json)', 'app_jobs.tasks', 'operator'),
+        ('pause_task(task text)', 'app_jobs.tasks', 'operator'),
+        ('resume_task(task text)', 'app_jobs.tasks', 'operator')
+    ) as e(signature, result, callers)
+    where not exists (
+        select
+        from pg_proc as p
+        where
+            p.pronamespace = 'app_jobs'::regnamespace
+            and format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) = e.signature
+            and pg_get_function_result(p.oid) = e.result
+            and e.callers = coalesce((
+                select string_agg(replace(g.role, 'app_jobs_', ''), ' ' order by g.role)
+                from (
+                    select a.grantee::regrole::text
+                    from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
+                ) as g(role)
+                where g.role ~ '^(-|app_jobs_(producer|worker|operator|monitor))$'
+            ), '')
+            and (
+                e.callers = ''
+                or (p.prosecdef and p.proconfig @> array['search_path=pg_catalog, pg_temp'])
+            )
+    );
+    assert v_wrong is null, format('missing or changed: %s', v_wrong);
+end;
+$$;
+
+-- what a bad argument is answered with
+do $$
+declare
+    v_call text;
+    v_expected text;
+    v_state text;
+begin
+    for v_call, v_expected in
+        values
+        ('set_task(''t'', null)', '22004'),
+        ('set_task(''t'', ''{"no": 1}'')', '22023'),
+        ('pause_task(null)', '22004'),
+        ('resume_task('''')', '22023')
+    loop
+        begin
+            execute 'select app_jobs.' || v_call;
+            v_state := '00000';
+        exception when others then
+            v_state := sqlstate;
+        end;
+        assert v_state = v_expected, format('%s answers %s, not %s', v_call, v_state, v_expected);
+    end loop;
+end;
+$$;
+
+rollback;
+
+-- Verify app_jobs:steer_jobs on pg
+
+begin;
+
+select set_config('plpgsql.check_asserts', 'on', true);
+set local search_path = pg_catalog;
+
+-- functions: arguments, result, who else than the owner may call them; those are pinned
+do $$
+declare
+    v_wrong text;
+begin
+    select string_agg(e.signature, ', ') into v_wrong
+    from (
+        values
+        ('lock_jobs(job_ids bigint[], leased boolean)', 'tid[]', ''),
+        ('slots_for(jobs integer, OUT slots integer[], OUT closed boolean)', 'record', ''),
+        ('complete_jobs(job_ids bigint[])', 'SETOF app_jobs.jobs', 'operator'),
+        (
+            'permanently_fail_jobs(job_ids bigint[], error_message text)',
+            'SETOF app_jobs.jobs', 'operator'
+        ),
+        ('cancel_jobs(job_ids bigint[], reason text)', 'SETOF app_jobs.jobs', 'operator'),
+        (
+            'reschedule_jobs(job_ids bigint[], run_at timestamp with time zone, priority '
+            'integer, attempts integer, max_attempts integer)',
+            'SETOF app_jobs.jobs', 'operator'
+        )
+    ) as e(signature, result, callers)
+    where not exists (
+        select
+        from pg_proc as p
+        where
+            p.pronamespace = 'app_jobs'::regnamespace
+            and format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) = e.signature
+            and pg_get_function_result(p.oid) = e.result
+            and e.callers = coalesce((
+                select string_agg(replace(g.role, 'app_jobs_', ''), ' ' order by g.role)
+                from (
+                    select a.grantee::regrole::text
+                    from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
+                ) as g(role)
+                where g.role ~ '^(-|app_jobs_(producer|worker|operator|monitor))$'
+            ), '')
+            and (
+                e.callers = ''
+                or (p.prosecdef and p.proconfig @> array['search_path=pg_catalog, pg_temp'])
+            )
+    );
+    assert v_wrong is null, format('missing or changed: %s', v_wrong);
+end;
+$$;
+
+-- what a bad argument is answered with
+do $$
+declare
+    v_call text;
+    v_expected text;
+    v_state text;
+begin
+    for v_call, v_expected in
+        values
+        ('complete_jobs(null)', '22004'),
+        ('permanently_fail_jobs(null)', '22004'),
+        ('cancel_jobs(null)', '22004'),
+        ('reschedule_jobs(null)', '22004'),
+        ('reschedule_jobs(array[1], attempts => -1)', '22023'),
+        ('reschedule_jobs(array[1], max_attempts => 0)', '22023')
+    loop
+        begin
+            execute 'select app_jobs.' || v_call;
+            v_state := '00000';
+        exception when others then
+            v_state := sqlstate;
+        end;
+        assert v_state = v_expected, format('%s answers %s, not %s', v_call, v_state, v_expected);
+    end loop;
+end;
+$$;
+
+rollback;
+
+-- Verify app_jobs:retry_jobs on pg
+
+begin;
+
+select set_config('plpgsql.check_asserts', 'on', true);
+set local search_path = pg_catalog;
+
+-- functions: arguments, result, who else than the owner may call them; those are pinned
+do $$
+declare
+    v_wrong text;
+begin
+    select string_agg(e.signature, ', ') into v_wrong
+    from (
+        values
+        ('retry_jobs(finished_job_ids bigint[])', 'SETOF app_jobs.jobs', 'operator')
+    ) as e(signature, result, callers)
+    where not exists (
+        select
+        from pg_proc as p
+        where
+            p.pronamespace = 'app_jobs'::regnamespace
+            and format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) = e.signature
+            and pg_get_function_result(p.oid) = e.result
+            and e.callers = coalesce((
+                select string_agg(replace(g.role, 'app_jobs_', ''), ' ' order by g.role)
+                from (
+                    select a.grantee::regrole::text
+                    from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
+                ) as g(role)
+                where g.role ~ '^(-|app_jobs_(producer|worker|operator|monitor))$'
+            ), '')
+            and (
+                e.callers = ''
+                or (p.prosecdef and p.proconfig @> array['search_path=pg_catalog, pg_temp'])
+            )
+    );
+    assert v_wrong is null, format('missing or changed: %s', v_wrong);
+end;
+$$;
+
+-- what a bad argument is answered with
+do $$
+declare
+    v_call text;
+    v_expected text;
+    v_state text;
+begin
+    for v_call, v_expected in
+        values
+        ('retry_jobs(null)', '22004')
+    loop
+        begin
+            execute 'select app_jobs.' || v_call;
+            v_state := '00000';
+        exception when others then
+            v_state := sqlstate;
+        end;
+        assert v_state = v_expected, format('%s answers %s, not %s', v_call, v_state, v_expected);
+    end loop;
+end;
+$$;
+
+rollback;
+
+-- Verify app_jobs:prune on pg
+
+begin;
+
+select set_config('plpgsql.check_asserts', 'on', true);
+set local search_path = pg_catalog;
+
+-- functions: arguments, result, who else than the owner may call them; those are pinned
+do $$
+declare
+    v_wrong text;
+begin
+    select string_agg(e.signature, ', ') into v_wrong
+    from (
+        values
+        ('prune(older_than interval, batch integer)', 'bigint', 'operator')
+    ) as e(signature, result, callers)
+    where not exists (
+        select
+        from pg_proc as p
+        where
+            p.pronamespace = 'app_jobs'::regnamespace
+            and format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) = e.signature
+            and pg_get_function_result(p.oid) = e.result
+            and e.callers = coalesce((
+                select string_agg(replace(g.role, 'app_jobs_', ''), ' ' order by g.role)
+                from (
+                    select a.grantee::regrole::text
+                    from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
+                ) as g(role)
+                where g.role ~ '^(-|app_jobs_(producer|worker|operator|monitor))$'
+            ), '')
+            and (
+                e.callers = ''
+                or (p.prosecdef and p.proconfig @> array['search_path=pg_catalog, pg_temp'])
+            )
+    );
+    assert v_wrong is null, format('missing or changed: %s', v_wrong);
+end;
+$$;
+
+-- what a bad argument is answered with
+do $$
+declare
+    v_call text;
+    v_expected text;
+    v_state text;
+begin
+    for v_call, v_expected in
+        values
+        ('prune(batch => null)', '22004'),
+        ('prune(batch => 0)', '22023'),
+        ('prune(''-1 s'')', '22023')
+    loop
+        begin
+            execute 'select app_jobs.' || v_call;
+            v_state := '00000';
+        exception when others then
+            v_state := sqlstate;
+        end;
+        assert v_state = v_expected, format('%s answers %s, not %s', v_call, v_state, v_expected);
+    end loop;
+end;
+$$;
+
+rollback;
+
+-- Verify app_jobs:metrics on pg
+
+begin;
+
+select set_config('plpgsql.check_asserts', 'on', true);
+set local search_path = pg_catalog;
+
+-- columns, constraints, indexes, sequences; who else than the owner may do what
+do $$
+declare
+    v_wrong text;
+begin
+    select string_agg(e.part, ', ') into v_wrong
+    from unnest(array[
+        'metrics.database_id uuid',
+        'metrics.task_identifier text',
+        'metrics.queue_name text',
+        'metrics.ready bigint',
+        'metrics.scheduled bigint',
+        'metrics.running bigint',
+        'metrics.parked bigint',
+        'metrics.expired bigint',
+        'metrics.oldest_ready_age interval',
+        'metrics.failed_1h bigint',
+        'metrics for app_jobs_monitor select'
+    ]) as e(part)
+    where e.part not in (
+        select concat_ws(' ',
+            c.relname || '.' || a.attname, format_type(a.atttypid, a.atttypmod),
+            case when a.attnotnull then 'not null' end
+        )
+        from pg_class as c
+        inner join pg_attribute as a on a.attrelid = c.oid
+        where
+            c.relnamespace = 'app_jobs'::regnamespace
+            and a.attnum > 0
+            and c.relkind in ('r', 'v', 'c')
+        union all
+        select 'constraint ' || n.conname
+        from pg_constraint as n
+        where n.connamespace = 'app_jobs'::regnamespace and n.convalidated
+        union all
+        select concat_ws(' ', case when i.indisunique then 'unique' end, 'index', c.relname)
+        from pg_index as i
+        inner join pg_class as c on c.oid = i.indexrelid
+        where c.relnamespace = 'app_jobs'::regnamespace and i.indisvalid
+        union all
+        select format('%s for %s', c.relname, coalesce((
+            select string_agg(g.role || ' ' || g.privilege, ', ' order by g.role, g.privilege)
+            from (
+                select a.grantee::regrole::text, lower(a.privilege_type)
+                from aclexplode(c.relacl) as a
+            ) as g(role, privilege)
+            where g.role ~ '^(-|app_jobs_(producer|worker|operator|monitor))$'
+        ), 'nobody'))
+        from pg_class as c
+        where c.relnamespace = 'app_jobs'::regnamespace and c.relkind in ('r', 'v', 'S')
+    );
+    assert v_wrong is null, format('missing or changed: %s', v_wrong);
+end;
+$$;
+
+-- functions: arguments, result, who else than the owner may call them; those are pinned
+do $$
+declare
+    v_wrong text;
+begin
+    select string_agg(e.signature, ', ') into v_wrong
+    from (
+        values
+        (
+            'metrics()',
+            'TABLE(database_id uuid, task_identifier text, queue_name text, ready bigint, '
+            'scheduled bigint, running bigint, parked bigint, expired bigint, '
+            'oldest_ready_age interval, failed_1h bigint)',
+            'monitor'
+        )
+    ) as e(signature, result, callers)
+    where not exists (
+        select
+        from pg_proc as p
+        where
+            p.pronamespace = 'app_jobs'::regnamespace
+            and format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) = e.signature
+            and pg_get_function_result(p.oid) = e.result
+            and e.callers = coalesce((
+                select string_agg(replace(g.role, 'app_jobs_', ''), ' ' order by g.role)
+                from (
+                    select a.grantee::regrole::text
+                    from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
+                ) as g(role)
+                where g.role ~ '^(-|app_jobs_(producer|worker|operator|monitor))$'
+            ), '')
+            and (
+                e.callers = ''
+                or (p.prosecdef and p.proconfig @> array['search_path=pg_catalog, pg_temp'])
+            )
+    );
+    assert v_wrong is null, format('missing or changed: %s', v_wrong);
+end;
+$$;
+
+rollback;
+
+-- Verify app_jobs:explain_job on pg
+
+begin;
+
+select set_config('plpgsql.check_asserts', 'on', true);
+set local search_path = pg_catalog;
+
+-- functions: arguments, result, who else than the owner may call them; those are pinned
+do $$
+declare
+    v_wrong text;
+begin
+    select string_agg(e.signature, ', ') into v_wrong
+    from (
+        values
+        ('in_words(span interval)', 'text', ''),
+        ('at_time(moment timestamp with time zone)', 'text', ''),
+        ('first_line(message text)', 'text', ''),
+        ('explain_queue(job app_jobs.jobs)', 'text', ''),
+        ('explain_finished(job_id bigint)', 'text', ''),
+        ('explain_ready(job app_jobs.jobs)', 'text', ''),
+        ('explain_job(job_id bigint)', 'text', 'monitor')
+    ) as e(signature, result, callers)
+    where not exists (
+        select
+        from pg_proc as p
+        where
+            p.pronamespace = 'app_jobs'::regnamespace
+            and format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) = e.signature
+            and pg_get_function_result(p.oid) = e.result
+            and e.callers = coalesce((
+                select string_agg(replace(g.role, 'app_jobs_', ''), ' ' order by g.role)
+                from (
+                    select a.grantee::regrole::text
+                    from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
+                ) as g(role)
+                where g.role ~ '^(-|app_jobs_(producer|worker|operator|monitor))$'
+            ), '')
+            and (
+                e.callers = ''
+                or (p.prosecdef and p.proconfig @> array['search_path=pg_catalog, pg_temp'])
+            )
+    );
+    assert v_wrong is null, format('missing or changed: %s', v_wrong);
+end;
+$$;
+
+rollback;
+
+-- Verify app_jobs:doctor on pg
+
+begin;
+
+select set_config('plpgsql.check_asserts', 'on', true);
+set local search_path = pg_catalog;
+
+-- functions: arguments, result, who else than the owner may call them; those are pinned
+do $$
+declare
+    v_wrong text;
+begin
+    select string_agg(e.signature, ', ') into v_wrong
+    from (
+        values
+        ('diagnose_jobs()', 'SETOF app_jobs.finding', ''),
+        ('diagnose_slots()', 'SETOF app_jobs.finding', ''),
+        ('diagnose_server(patience interval)', 'SETOF app_jobs.finding', ''),
+        ('diagnose_tables()', 'SETOF app_jobs.finding', ''),
+        ('diagnose_rights()', 'SETOF app_jobs.finding', ''),
+        ('doctor()', 'SETOF app_jobs.finding', 'monitor')
+    ) as e(signature, result, callers)
+    where not exists (
+        select
+        from pg_proc as p
+        where
+            p.pronamespace = 'app_jobs'::regnamespace
+            and format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) = e.signature
+            and pg_get_function_result(p.oid) = e.result
+            and e.callers = coalesce((
+                select string_agg(replace(g.role, 'app_jobs_', ''), ' ' order by g.role)
+                from (
+                    select a.grantee::regrole::text
+                    from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
+                ) as g(role)
+                where g.role ~ '^(-|app_jobs_(producer|worker|operator|monitor))$'
+            ), '')
+            and (
+                e.callers = ''
+                or (p.prosecdef and p.proconfig @> array['search_path=pg_catalog, pg_temp'])
+            )
+    );
+    assert v_wrong is null, format('missing or changed: %s', v_wrong);
 end;
 $$;
 
