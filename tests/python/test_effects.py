@@ -315,7 +315,7 @@ def test_one_effect_cannot_be_begun_within_itself(
     raised = []
 
     def steps(ctx: JobContext) -> Any:
-        ctx._effects["email"] = True
+        ctx._effects = {"email": True}
         try:
             yield ctx.run_once("email", object)
         except RuntimeError as error:

@@ -292,14 +292,15 @@ class Transaction:
 @contextmanager
 def _asking(context: JobContext, key: str) -> Iterator[bool]:
     """Say whether this run asks for this effect for the first time; refuse two at once."""
-    if context._effects.get(key):
+    effects = context._effects = context._effects or {}
+    if effects.get(key):
         raise RuntimeError(f'effect "{key}" is under way in this very run')
-    for_the_first_time = key not in context._effects
-    context._effects[key] = True
+    for_the_first_time = key not in effects
+    effects[key] = True
     try:
         yield for_the_first_time
     finally:
-        context._effects[key] = False
+        effects[key] = False
 
 
 def _check(context: JobContext, held: bool) -> None:

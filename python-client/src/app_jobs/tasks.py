@@ -118,7 +118,7 @@ class JobContext:
         # For run_once() and transaction(): the effects that this run has asked for, and whether
         # they are under way; how far the job's own transaction is.
         self._tools = tools
-        self._effects: dict[str, bool] = {}
+        self._effects: dict[str, bool] | None = None
         self._in_transaction = False
         self._completed = False
 
