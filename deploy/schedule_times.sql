@@ -457,6 +457,7 @@ as $$
 declare
     -- Every kind of year (its length, its first weekday) comes again within 40 years.
     c_horizon constant integer := 40;
+    c_sunday constant date := date '1899-12-31';
     v_week constant bit varying := substring(schedule.weekdays for 7);
     v_weeks constant bit varying := v_week || v_week || v_week || v_week || v_week || v_week;
     v_first_minute constant integer := app_jobs.next_bit(schedule.minutes, 0);
@@ -498,8 +499,8 @@ begin
             v_month := 1;
             v_day := 1;
         end if;
-        v_kind := extract(dow from make_date(v_year, 1, 1))
-            + 7 * (extract(doy from make_date(v_year, 12, 31)) - 365);
+        v_first := make_date(v_year, 1, 1);
+        v_kind := (v_first - c_sunday) % 7 + 7 * (make_date(v_year + 1, 1, 1) - v_first - 365);
         continue when get_bit(v_in_vain, v_kind) = 1
             or (v_year < 1970 or get_bit(schedule.years, v_year - 1970) = 0)
                 and schedule.years is not null;
@@ -510,8 +511,8 @@ begin
             end if;
             v_month := v_next_month;
             v_first := make_date(v_year, v_month, 1);
-            v_weekday := extract(dow from v_first);
-            v_length := extract(day from v_first + interval '1 month' - interval '1 day');
+            v_weekday := (v_first - c_sunday) % 7;
+            v_length := (v_first + interval '1 month')::date - v_first;
             v_days := substring(v_weeks from v_weekday + 1 for v_length);
             v_named := app_jobs.next_bit(schedule.weekdays, 7);
             while v_named is not null loop
