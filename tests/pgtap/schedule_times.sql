@@ -384,9 +384,18 @@ from (
         '{"rule": "@daily"}', 'America/Santiago', '2026-09-05',
         array['06 01:00:00-03:00', '07 00:00:00-03:00']
     ),
-    -- the same day, 1892-07-04, twice
+    -- back over midnight, from 00:01
     (
-        '{"rule": "0 9 * * *"}', 'Pacific/Apia', '1900-01-01 12:00', array['1900-01-02 09:00']
+        '{"rule": "30 23 * * *"}', 'America/St_Johns', '2010-11-06',
+        array['06 23:30:00-02:30', '07 23:30:00-03:30']
+    ),
+    (
+        '{"rule": "0 0 * * *"}', 'America/St_Johns', '2010-11-06',
+        array['07 00:00:00-02:30', '08 00:00:00-03:30']
+    ),
+    (
+        '{"rule": "*/30 * * * SAT"}', 'America/St_Johns', '2010-11-07 01:45+00',
+        array['06 23:30:00-02:30', '06 23:30:00-03:30', '13 00:00:00-03:30']
     ),
     -- no change
     (
@@ -404,6 +413,24 @@ from (
     -- named by their distance from Greenwich, with the sign turned
     ('{"rule": "@daily"}', 'Etc/GMT-3', '2026-03-02', array['03 00:00:00+03:00'])
 ) as c (info, zone, after, expected);
+
+-- how far next_match() looks
+select
+    is(
+        max(k.years),
+        40,
+        'each kind of year, by length and first weekday, comes again within 40 years'
+    )
+from (
+    select
+        y.n - lag(y.n) over (
+            partition by
+                extract(dow from make_date(y.n, 1, 1)),
+                make_date(y.n + 1, 1, 1) - make_date(y.n, 1, 1)
+            order by y.n
+        ) as years
+    from generate_series(1900, 2800) as y (n)
+) as k;
 
 -- defaults
 select is(
