@@ -156,39 +156,55 @@ begin
 
     brought as materialized (
         select
-            a.slot, a.line, a.task_identifier, a.database_id, a.queue_name,
+            a.slot, case when a.line is null then 'scheduled' else 'ready' end as state,
+            a.task_identifier, a.database_id, a.queue_name,
             min(a.priority) as priority, min(a.run_at) as run_at, min(a.id) as id, count(*) as jobs
         from added as a
         where v_large
-        group by a.slot, a.line, a.task_identifier, a.database_id, a.queue_name
+        group by a.slot, 2, a.task_identifier, a.database_id, a.queue_name
+    ),
+
+    by_task as materialized (
+        select
+            b.slot, b.state, b.task_identifier,
+            min(b.priority) as priority, min(b.run_at) as run_at, min(b.id) as id,
+            sum(b.jobs) as jobs, count(*) <= app_jobs.groups_at_most() as each
+        from brought as b
+        group by b.slot, b.state, b.task_identifier
     ),
 
     left_streams as (
         insert into app_jobs.streams (slot, line, task_identifier, priority, run_at, id)
-        select b.slot, b.line, b.task_identifier, min(b.priority), min(b.run_at), min(b.id)
-        from brought as b
-        where b.line is not null
-        group by b.slot, b.line, b.task_identifier
+        select t.slot, '', t.task_identifier, t.priority, t.run_at, t.id
+        from by_task as t
+        where t.state = 'ready'
     ),
 
     left_alarms as (
         insert into app_jobs.alarms (slot, kind, due_at)
-        select b.slot, 'run', min(b.run_at)
-        from brought as b
-        where b.line is null
-        group by b.slot
+        select t.slot, 'run', min(t.run_at)
+        from by_task as t
+        where t.state = 'scheduled'
+        group by t.slot
+    ),
+
+    counts as (
+        select t.slot, t.state, t.task_identifier, '*' as queue_line, t.jobs, t.run_at
+        from by_task as t
+        where not t.each
+        union all
+        select
+            b.slot, b.state, b.task_identifier,
+            app_jobs.queue_line(b.database_id, coalesce(b.queue_name, '')), b.jobs, b.run_at
+        from by_task as t
+        inner join brought as b
+            on (b.slot, b.state, b.task_identifier) = (t.slot, t.state, t.task_identifier)
+        where t.each
     )
 
     select
         array_agg(a.id),
-        (
-            select array_agg(row(
-                b.slot, case when b.line is null then 'scheduled' else 'ready' end,
-                b.task_identifier,
-                app_jobs.queue_line(b.database_id, coalesce(b.queue_name, '')), b.jobs, b.run_at
-            )::app_jobs.slot_counts)
-            from brought as b
-        )
+        (select array_agg(row(c.*)::app_jobs.slot_counts) from counts as c)
     into v_ids, v_counts
     from added as a;
     if v_large then

@@ -32,9 +32,19 @@ create table app_jobs.totals (
 );
 create index totals_merged on app_jobs.totals (merged, state, task_identifier, queue_line);
 
--- The slot that was counted last.
+-- The slot that was counted again last, and when: seconds since 1970.
 create sequence app_jobs.counted_to as integer minvalue -2147483648 start -2147483648;
-select setval('app_jobs.counted_to', -2147483648);
+create sequence app_jobs.counted_at minvalue 0 start 0;
+select
+    setval('app_jobs.counted_to', -2147483648),
+    setval('app_jobs.counted_at', 0);
+
+create function app_jobs.groups_at_most() returns integer
+language sql
+immutable
+as $$
+    select 50
+$$;
 
 create function app_jobs.waiting_in(slot integer)
 returns table (state text, task_identifier text, queue_line text, jobs bigint, oldest timestamptz)
@@ -65,24 +75,12 @@ language plpgsql
 volatile
 as $$
 begin
-    -- With a queue or a tenant for every few jobs there would be more to count than to run.
-    with named as (
-        select
-            c.slot, c.state, c.task_identifier, c.jobs, c.oldest,
-            case
-                when count(*) over (partition by c.slot, c.state, c.task_identifier) > 50 then '*'
-                else c.queue_line
-            end as queue_line
-        from unnest(note_counts.counts) as c
-    ),
-
-    noted as (
+    with noted as (
         insert into app_jobs.slot_counts as c (
             slot, state, task_identifier, queue_line, jobs, oldest
         )
-        select n.slot, n.state, n.task_identifier, n.queue_line, sum(n.jobs), min(n.oldest)
-        from named as n
-        group by n.slot, n.state, n.task_identifier, n.queue_line
+        select n.slot, n.state, n.task_identifier, n.queue_line, n.jobs, n.oldest
+        from unnest(note_counts.counts) as n
         returning c.state, c.task_identifier, c.queue_line, c.jobs
     )
 
@@ -259,6 +257,7 @@ begin
 end;
 $$;
 
+revoke all on function app_jobs.groups_at_most() from public;
 revoke all on function app_jobs.waiting_in(integer) from public;
 revoke all on function app_jobs.note_counts(app_jobs.slot_counts[]) from public;
 revoke all on function app_jobs.forget_counts(integer[], text, text[], text) from public;
@@ -285,6 +284,12 @@ comment on column app_jobs.totals.jobs is 'How many; less than zero for those th
 comment on column app_jobs.totals.merged is 'Added up by tick().';
 comment on index app_jobs.totals_merged is 'To find what is to be merged, and with what.';
 comment on sequence app_jobs.counted_to is 'The closed slot that tick() has counted again last.';
+comment on sequence app_jobs.counted_at is 'When tick() has done so: seconds since 1970.';
+comment on function app_jobs.groups_at_most() is
+'Say how many tenants and queues of a task in one slot are counted each. If there are more, they
+are counted as one, or there would be more to count than to run.
+
+Returns: 50. Roles: internal.';
 comment on function app_jobs.waiting_in(integer) is
 'Count the jobs of a slot that wait.
 
@@ -293,10 +298,9 @@ slot  an open or closed slot
 Returns: a row per state, task, tenant and queue, with the lowest run_at. Roles: internal; the
 caller pins the plans.';
 comment on function app_jobs.note_counts(app_jobs.slot_counts[]) is
-'Note how many jobs wait in slots that nobody can enter any more. A task of more than 50 tenants
-and queues in a slot is noted as one.
+'Note how many jobs wait in slots that nobody can enter any more.
 
-counts  a row per slot, state, task, tenant and queue
+counts  a row per slot, state, task, and tenant and queue or * for all of them
 
 Roles: internal.';
 comment on function app_jobs.forget_counts(integer[], text, text[], text) is

@@ -24,6 +24,9 @@ declare
         select count(*) from app_jobs.workers as w
         where w.last_seen_at > v_now - interval '5 minutes'
     );
+    v_idle_for constant interval := v_now - to_timestamp(
+        coalesce(pg_sequence_last_value('app_jobs.ticked_at'), 0) / 1000.0
+    );
 begin
     -- what waits too long
     return query
@@ -96,6 +99,23 @@ begin
     ) as l
     having count(*) > 0;
 
+    -- housekeeping
+    return query
+    select
+        case when v_idle_for > interval '10 minutes' then 'critical' else 'warning' end,
+        'nobody keeps house: due jobs, ended leases and queues wait',
+        case
+            when v_idle_for > interval '1000 days' then 'app_jobs.tick() has never run'
+            else format('app_jobs.tick() ran %s ago', app_jobs.in_words(v_idle_for))
+        end,
+        'start a worker, or call app_jobs.tick() about once a second, from pg_cron, say'
+    where
+        v_idle_for > interval '1 minute'
+        and exists (
+            select from unnest(v_metrics) as m
+            where m.ready + m.scheduled + m.running + m.parked > 0
+        );
+
     -- what is paused
     return query
     select
@@ -162,9 +182,6 @@ as $$
 declare
     v_now constant timestamptz := clock_timestamp();
     v_current constant integer := pg_sequence_last_value('app_jobs.slot_current');
-    v_idle_for constant interval := v_now - to_timestamp(
-        coalesce(pg_sequence_last_value('app_jobs.ticked_at'), 0) / 1000.0
-    );
 begin
     perform from app_jobs.open_slots as o where o.slot = v_current;
     if not found then
@@ -173,20 +190,6 @@ begin
             'sequences were not restored with the tables: call app_jobs.sweep()'
         )::app_jobs.finding;
     end if;
-
-    -- housekeeping
-    return query
-    select
-        case when v_idle_for > interval '10 minutes' then 'critical' else 'warning' end,
-        'nobody keeps house: due jobs, ended leases and queues wait',
-        case
-            when v_idle_for > interval '1000 days' then 'app_jobs.tick() has never run'
-            else format('app_jobs.tick() ran %s ago', app_jobs.in_words(v_idle_for))
-        end,
-        'start a worker, or call app_jobs.tick() about once a second, from pg_cron, say'
-    where
-        v_idle_for > interval '1 minute'
-        and exists (select from app_jobs.jobs as j);
 
     -- slots that cannot be closed, since a transaction that has entered them is still open
     return query
@@ -497,11 +500,12 @@ grant execute on function app_jobs.doctor() to app_jobs_monitor;
 comment on type app_jobs.finding is
 'What doctor() finds: severity critical, warning, info or ok; what; how much; what to do.';
 comment on function app_jobs.diagnose_jobs() is
-'Find jobs that wait too long or for nobody, ended leases, paused tasks and queues, dead letters.
+'Find jobs that wait too long or for nobody, ended leases, that nobody calls tick(), paused tasks
+and queues, dead letters.
 
 Returns: findings. Roles: internal.';
 comment on function app_jobs.diagnose_slots() is
-'Find slots that cannot be closed, sequences that are off, and that nobody calls tick().
+'Find slots that cannot be closed and sequences that are off.
 
 Returns: findings. Roles: internal.';
 comment on function app_jobs.diagnose_server(interval) is

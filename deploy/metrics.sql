@@ -59,7 +59,11 @@ begin
         union all
         select p.task_identifier, p.database_id, p.queue_name, p.lease_expires_at
         from app_jobs.jobs as p
-        where p.locked_by is not null and p.lease_expires_at is null
+        where
+            p.locked_by is not null
+            and p.lease_expires_at is null
+            -- true of all: only the index of these jobs can serve it
+            and p.locked_at > '-infinity'
     ),
 
     failed as (

@@ -141,9 +141,19 @@ begin
 
     perform app_jobs.note_counts(array(
         select row(
-            close_slot.slot, w.state, w.task_identifier, w.queue_line, w.jobs, w.oldest
+            close_slot.slot, w.state, w.task_identifier, w.queue_line, sum(w.jobs), min(w.oldest)
         )::app_jobs.slot_counts
-        from app_jobs.waiting_in(close_slot.slot) as w
+        from (
+            select
+                c.state, c.task_identifier, c.jobs, c.oldest,
+                case
+                    when count(*) over (partition by c.state, c.task_identifier)
+                        > app_jobs.groups_at_most() then '*'
+                    else c.queue_line
+                end as queue_line
+            from app_jobs.waiting_in(close_slot.slot) as c
+        ) as w
+        group by w.state, w.task_identifier, w.queue_line
     ));
 
     delete from app_jobs.open_slots as o where o.slot = close_slot.slot;

@@ -581,7 +581,12 @@ begin
     moved := app_jobs.move_queues(least(most, c_queues));
     pruned := app_jobs.prune_finished(most);
     perform app_jobs.count_idle();
-    perform app_jobs.count_again(4);
+    -- however many workers call tick()
+    if coalesce(pg_sequence_last_value('app_jobs.counted_at'), 0) < extract(epoch from v_now) - 1
+    then
+        perform setval('app_jobs.counted_at', extract(epoch from v_now)::bigint);
+        perform app_jobs.count_again(4);
+    end if;
 end;
 $$;
 

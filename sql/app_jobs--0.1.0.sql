@@ -1189,9 +1189,19 @@ create table app_jobs.totals (
 );
 create index totals_merged on app_jobs.totals (merged, state, task_identifier, queue_line);
 
--- The slot that was counted last.
+-- The slot that was counted again last, and when: seconds since 1970.
 create sequence app_jobs.counted_to as integer minvalue -2147483648 start -2147483648;
-select setval('app_jobs.counted_to', -2147483648);
+create sequence app_jobs.counted_at minvalue 0 start 0;
+select
+    setval('app_jobs.counted_to', -2147483648),
+    setval('app_jobs.counted_at', 0);
+
+create function app_jobs.groups_at_most() returns integer
+language sql
+immutable
+as $$
+    select 50
+$$;
 
 create function app_jobs.waiting_in(slot integer)
 returns table (state text, task_identifier text, queue_line text, jobs bigint, oldest timestamptz)
@@ -1222,24 +1232,12 @@ language plpgsql
 volatile
 as $$
 begin
-    -- With a queue or a tenant for every few jobs there would be more to count than to run.
-    with named as (
-        select
-            c.slot, c.state, c.task_identifier, c.jobs, c.oldest,
-            case
-                when count(*) over (partition by c.slot, c.state, c.task_identifier) > 50 then '*'
-                else c.queue_line
-            end as queue_line
-        from unnest(note_counts.counts) as c
-    ),
-
-    noted as (
+    with noted as (
         insert into app_jobs.slot_counts as c (
             slot, state, task_identifier, queue_line, jobs, oldest
         )
-        select n.slot, n.state, n.task_identifier, n.queue_line, sum(n.jobs), min(n.oldest)
-        from named as n
-        group by n.slot, n.state, n.task_identifier, n.queue_line
+        select n.slot, n.state, n.task_identifier, n.queue_line, n.jobs, n.oldest
+        from unnest(note_counts.counts) as n
         returning c.state, c.task_identifier, c.queue_line, c.jobs
     )
 
@@ -1416,6 +1414,7 @@ begin
 end;
 $$;
 
+revoke all on function app_jobs.groups_at_most() from public;
 revoke all on function app_jobs.waiting_in(integer) from public;
 revoke all on function app_jobs.note_counts(app_jobs.slot_counts[]) from public;
 revoke all on function app_jobs.forget_counts(integer[], text, text[], text) from public;
@@ -1442,6 +1441,12 @@ comment on column app_jobs.totals.jobs is 'How many; less than zero for those th
 comment on column app_jobs.totals.merged is 'Added up by tick().';
 comment on index app_jobs.totals_merged is 'To find what is to be merged, and with what.';
 comment on sequence app_jobs.counted_to is 'The closed slot that tick() has counted again last.';
+comment on sequence app_jobs.counted_at is 'When tick() has done so: seconds since 1970.';
+comment on function app_jobs.groups_at_most() is
+'Say how many tenants and queues of a task in one slot are counted each. If there are more, they
+are counted as one, or there would be more to count than to run.
+
+Returns: 50. Roles: internal.';
 comment on function app_jobs.waiting_in(integer) is
 'Count the jobs of a slot that wait.
 
@@ -1450,10 +1455,9 @@ slot  an open or closed slot
 Returns: a row per state, task, tenant and queue, with the lowest run_at. Roles: internal; the
 caller pins the plans.';
 comment on function app_jobs.note_counts(app_jobs.slot_counts[]) is
-'Note how many jobs wait in slots that nobody can enter any more. A task of more than 50 tenants
-and queues in a slot is noted as one.
+'Note how many jobs wait in slots that nobody can enter any more.
 
-counts  a row per slot, state, task, tenant and queue
+counts  a row per slot, state, task, and tenant and queue or * for all of them
 
 Roles: internal.';
 comment on function app_jobs.forget_counts(integer[], text, text[], text) is
@@ -1620,9 +1624,19 @@ begin
 
     perform app_jobs.note_counts(array(
         select row(
-            close_slot.slot, w.state, w.task_identifier, w.queue_line, w.jobs, w.oldest
+            close_slot.slot, w.state, w.task_identifier, w.queue_line, sum(w.jobs), min(w.oldest)
         )::app_jobs.slot_counts
-        from app_jobs.waiting_in(close_slot.slot) as w
+        from (
+            select
+                c.state, c.task_identifier, c.jobs, c.oldest,
+                case
+                    when count(*) over (partition by c.state, c.task_identifier)
+                        > app_jobs.groups_at_most() then '*'
+                    else c.queue_line
+                end as queue_line
+            from app_jobs.waiting_in(close_slot.slot) as c
+        ) as w
+        group by w.state, w.task_identifier, w.queue_line
     ));
 
     delete from app_jobs.open_slots as o where o.slot = close_slot.slot;
@@ -2990,39 +3004,55 @@ begin
 
     brought as materialized (
         select
-            a.slot, a.line, a.task_identifier, a.database_id, a.queue_name,
+            a.slot, case when a.line is null then 'scheduled' else 'ready' end as state,
+            a.task_identifier, a.database_id, a.queue_name,
             min(a.priority) as priority, min(a.run_at) as run_at, min(a.id) as id, count(*) as jobs
         from added as a
         where v_large
-        group by a.slot, a.line, a.task_identifier, a.database_id, a.queue_name
+        group by a.slot, 2, a.task_identifier, a.database_id, a.queue_name
+    ),
+
+    by_task as materialized (
+        select
+            b.slot, b.state, b.task_identifier,
+            min(b.priority) as priority, min(b.run_at) as run_at, min(b.id) as id,
+            sum(b.jobs) as jobs, count(*) <= app_jobs.groups_at_most() as each
+        from brought as b
+        group by b.slot, b.state, b.task_identifier
     ),
 
     left_streams as (
         insert into app_jobs.streams (slot, line, task_identifier, priority, run_at, id)
-        select b.slot, b.line, b.task_identifier, min(b.priority), min(b.run_at), min(b.id)
-        from brought as b
-        where b.line is not null
-        group by b.slot, b.line, b.task_identifier
+        select t.slot, '', t.task_identifier, t.priority, t.run_at, t.id
+        from by_task as t
+        where t.state = 'ready'
     ),
 
     left_alarms as (
         insert into app_jobs.alarms (slot, kind, due_at)
-        select b.slot, 'run', min(b.run_at)
-        from brought as b
-        where b.line is null
-        group by b.slot
+        select t.slot, 'run', min(t.run_at)
+        from by_task as t
+        where t.state = 'scheduled'
+        group by t.slot
+    ),
+
+    counts as (
+        select t.slot, t.state, t.task_identifier, '*' as queue_line, t.jobs, t.run_at
+        from by_task as t
+        where not t.each
+        union all
+        select
+            b.slot, b.state, b.task_identifier,
+            app_jobs.queue_line(b.database_id, coalesce(b.queue_name, '')), b.jobs, b.run_at
+        from by_task as t
+        inner join brought as b
+            on (b.slot, b.state, b.task_identifier) = (t.slot, t.state, t.task_identifier)
+        where t.each
     )
 
     select
         array_agg(a.id),
-        (
-            select array_agg(row(
-                b.slot, case when b.line is null then 'scheduled' else 'ready' end,
-                b.task_identifier,
-                app_jobs.queue_line(b.database_id, coalesce(b.queue_name, '')), b.jobs, b.run_at
-            )::app_jobs.slot_counts)
-            from brought as b
-        )
+        (select array_agg(row(c.*)::app_jobs.slot_counts) from counts as c)
     into v_ids, v_counts
     from added as a;
     if v_large then
@@ -4205,6 +4235,7 @@ as $$
 declare
     -- Every kind of year (its length, its first weekday) comes again within 40 years.
     c_horizon constant integer := 40;
+    c_sunday constant date := date '1899-12-31';
     v_week constant bit varying := substring(schedule.weekdays for 7);
     v_weeks constant bit varying := v_week || v_week || v_week || v_week || v_week || v_week;
     v_first_minute constant integer := app_jobs.next_bit(schedule.minutes, 0);
@@ -4246,8 +4277,8 @@ begin
             v_month := 1;
             v_day := 1;
         end if;
-        v_kind := extract(dow from make_date(v_year, 1, 1))
-            + 7 * (extract(doy from make_date(v_year, 12, 31)) - 365);
+        v_first := make_date(v_year, 1, 1);
+        v_kind := (v_first - c_sunday) % 7 + 7 * (make_date(v_year + 1, 1, 1) - v_first - 365);
         continue when get_bit(v_in_vain, v_kind) = 1
             or (v_year < 1970 or get_bit(schedule.years, v_year - 1970) = 0)
                 and schedule.years is not null;
@@ -4258,8 +4289,8 @@ begin
             end if;
             v_month := v_next_month;
             v_first := make_date(v_year, v_month, 1);
-            v_weekday := extract(dow from v_first);
-            v_length := extract(day from v_first + interval '1 month' - interval '1 day');
+            v_weekday := (v_first - c_sunday) % 7;
+            v_length := (v_first + interval '1 month')::date - v_first;
             v_days := substring(v_weeks from v_weekday + 1 for v_length);
             v_named := app_jobs.next_bit(schedule.weekdays, 7);
             while v_named is not null loop
@@ -6114,7 +6145,12 @@ begin
     moved := app_jobs.move_queues(least(most, c_queues));
     pruned := app_jobs.prune_finished(most);
     perform app_jobs.count_idle();
-    perform app_jobs.count_again(4);
+    -- however many workers call tick()
+    if coalesce(pg_sequence_last_value('app_jobs.counted_at'), 0) < extract(epoch from v_now) - 1
+    then
+        perform setval('app_jobs.counted_at', extract(epoch from v_now)::bigint);
+        perform app_jobs.count_again(4);
+    end if;
 end;
 $$;
 
@@ -8381,7 +8417,11 @@ begin
         union all
         select p.task_identifier, p.database_id, p.queue_name, p.lease_expires_at
         from app_jobs.jobs as p
-        where p.locked_by is not null and p.lease_expires_at is null
+        where
+            p.locked_by is not null
+            and p.lease_expires_at is null
+            -- true of all: only the index of these jobs can serve it
+            and p.locked_at > '-infinity'
     ),
 
     failed as (
@@ -8848,6 +8888,9 @@ declare
         select count(*) from app_jobs.workers as w
         where w.last_seen_at > v_now - interval '5 minutes'
     );
+    v_idle_for constant interval := v_now - to_timestamp(
+        coalesce(pg_sequence_last_value('app_jobs.ticked_at'), 0) / 1000.0
+    );
 begin
     -- what waits too long
     return query
@@ -8920,6 +8963,23 @@ begin
     ) as l
     having count(*) > 0;
 
+    -- housekeeping
+    return query
+    select
+        case when v_idle_for > interval '10 minutes' then 'critical' else 'warning' end,
+        'nobody keeps house: due jobs, ended leases and queues wait',
+        case
+            when v_idle_for > interval '1000 days' then 'app_jobs.tick() has never run'
+            else format('app_jobs.tick() ran %s ago', app_jobs.in_words(v_idle_for))
+        end,
+        'start a worker, or call app_jobs.tick() about once a second, from pg_cron, say'
+    where
+        v_idle_for > interval '1 minute'
+        and exists (
+            select from unnest(v_metrics) as m
+            where m.ready + m.scheduled + m.running + m.parked > 0
+        );
+
     -- what is paused
     return query
     select
@@ -8986,9 +9046,6 @@ as $$
 declare
     v_now constant timestamptz := clock_timestamp();
     v_current constant integer := pg_sequence_last_value('app_jobs.slot_current');
-    v_idle_for constant interval := v_now - to_timestamp(
-        coalesce(pg_sequence_last_value('app_jobs.ticked_at'), 0) / 1000.0
-    );
 begin
     perform from app_jobs.open_slots as o where o.slot = v_current;
     if not found then
@@ -8997,20 +9054,6 @@ begin
             'sequences were not restored with the tables: call app_jobs.sweep()'
         )::app_jobs.finding;
     end if;
-
-    -- housekeeping
-    return query
-    select
-        case when v_idle_for > interval '10 minutes' then 'critical' else 'warning' end,
-        'nobody keeps house: due jobs, ended leases and queues wait',
-        case
-            when v_idle_for > interval '1000 days' then 'app_jobs.tick() has never run'
-            else format('app_jobs.tick() ran %s ago', app_jobs.in_words(v_idle_for))
-        end,
-        'start a worker, or call app_jobs.tick() about once a second, from pg_cron, say'
-    where
-        v_idle_for > interval '1 minute'
-        and exists (select from app_jobs.jobs as j);
 
     -- slots that cannot be closed, since a transaction that has entered them is still open
     return query
@@ -9321,11 +9364,12 @@ grant execute on function app_jobs.doctor() to app_jobs_monitor;
 comment on type app_jobs.finding is
 'What doctor() finds: severity critical, warning, info or ok; what; how much; what to do.';
 comment on function app_jobs.diagnose_jobs() is
-'Find jobs that wait too long or for nobody, ended leases, paused tasks and queues, dead letters.
+'Find jobs that wait too long or for nobody, ended leases, that nobody calls tick(), paused tasks
+and queues, dead letters.
 
 Returns: findings. Roles: internal.';
 comment on function app_jobs.diagnose_slots() is
-'Find slots that cannot be closed, sequences that are off, and that nobody calls tick().
+'Find slots that cannot be closed and sequences that are off.
 
 Returns: findings. Roles: internal.';
 comment on function app_jobs.diagnose_server(interval) is

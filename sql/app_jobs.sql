@@ -1134,9 +1134,19 @@ create table app_jobs.totals (
 );
 create index totals_merged on app_jobs.totals (merged, state, task_identifier, queue_line);
 
--- The slot that was counted last.
+-- The slot that was counted again last, and when: seconds since 1970.
 create sequence app_jobs.counted_to as integer minvalue -2147483648 start -2147483648;
-select setval('app_jobs.counted_to', -2147483648);
+create sequence app_jobs.counted_at minvalue 0 start 0;
+select
+    setval('app_jobs.counted_to', -2147483648),
+    setval('app_jobs.counted_at', 0);
+
+create function app_jobs.groups_at_most() returns integer
+language sql
+immutable
+as $$
+    select 50
+$$;
 
 create function app_jobs.waiting_in(slot integer)
 returns table (state text, task_identifier text, queue_line text, jobs bigint, oldest timestamptz)
@@ -1167,24 +1177,12 @@ language plpgsql
 volatile
 as $$
 begin
-    -- With a queue or a tenant for every few jobs there would be more to count than to run.
-    with named as (
-        select
-            c.slot, c.state, c.task_identifier, c.jobs, c.oldest,
-            case
-                when count(*) over (partition by c.slot, c.state, c.task_identifier) > 50 then '*'
-                else c.queue_line
-            end as queue_line
-        from unnest(note_counts.counts) as c
-    ),
-
-    noted as (
+    with noted as (
         insert into app_jobs.slot_counts as c (
             slot, state, task_identifier, queue_line, jobs, oldest
         )
-        select n.slot, n.state, n.task_identifier, n.queue_line, sum(n.jobs), min(n.oldest)
-        from named as n
-        group by n.slot, n.state, n.task_identifier, n.queue_line
+        select n.slot, n.state, n.task_identifier, n.queue_line, n.jobs, n.oldest
+        from unnest(note_counts.counts) as n
         returning c.state, c.task_identifier, c.queue_line, c.jobs
     )
 
@@ -1361,6 +1359,7 @@ begin
 end;
 $$;
 
+revoke all on function app_jobs.groups_at_most() from public;
 revoke all on function app_jobs.waiting_in(integer) from public;
 revoke all on function app_jobs.note_counts(app_jobs.slot_counts[]) from public;
 revoke all on function app_jobs.forget_counts(integer[], text, text[], text) from public;
@@ -1387,6 +1386,12 @@ comment on column app_jobs.totals.jobs is 'How many; less than zero for those th
 comment on column app_jobs.totals.merged is 'Added up by tick().';
 comment on index app_jobs.totals_merged is 'To find what is to be merged, and with what.';
 comment on sequence app_jobs.counted_to is 'The closed slot that tick() has counted again last.';
+comment on sequence app_jobs.counted_at is 'When tick() has done so: seconds since 1970.';
+comment on function app_jobs.groups_at_most() is
+'Say how many tenants and queues of a task in one slot are counted each. If there are more, they
+are counted as one, or there would be more to count than to run.
+
+Returns: 50. Roles: internal.';
 comment on function app_jobs.waiting_in(integer) is
 'Count the jobs of a slot that wait.
 
@@ -1395,10 +1400,9 @@ slot  an open or closed slot
 Returns: a row per state, task, tenant and queue, with the lowest run_at. Roles: internal; the
 caller pins the plans.';
 comment on function app_jobs.note_counts(app_jobs.slot_counts[]) is
-'Note how many jobs wait in slots that nobody can enter any more. A task of more than 50 tenants
-and queues in a slot is noted as one.
+'Note how many jobs wait in slots that nobody can enter any more.
 
-counts  a row per slot, state, task, tenant and queue
+counts  a row per slot, state, task, and tenant and queue or * for all of them
 
 Roles: internal.';
 comment on function app_jobs.forget_counts(integer[], text, text[], text) is
@@ -1559,9 +1563,19 @@ begin
 
     perform app_jobs.note_counts(array(
         select row(
-            close_slot.slot, w.state, w.task_identifier, w.queue_line, w.jobs, w.oldest
+            close_slot.slot, w.state, w.task_identifier, w.queue_line, sum(w.jobs), min(w.oldest)
         )::app_jobs.slot_counts
-        from app_jobs.waiting_in(close_slot.slot) as w
+        from (
+            select
+                c.state, c.task_identifier, c.jobs, c.oldest,
+                case
+                    when count(*) over (partition by c.state, c.task_identifier)
+                        > app_jobs.groups_at_most() then '*'
+                    else c.queue_line
+                end as queue_line
+            from app_jobs.waiting_in(close_slot.slot) as c
+        ) as w
+        group by w.state, w.task_identifier, w.queue_line
     ));
 
     delete from app_jobs.open_slots as o where o.slot = close_slot.slot;
@@ -2899,39 +2913,55 @@ begin
 
     brought as materialized (
         select
-            a.slot, a.line, a.task_identifier, a.database_id, a.queue_name,
+            a.slot, case when a.line is null then 'scheduled' else 'ready' end as state,
+            a.task_identifier, a.database_id, a.queue_name,
             min(a.priority) as priority, min(a.run_at) as run_at, min(a.id) as id, count(*) as jobs
         from added as a
         where v_large
-        group by a.slot, a.line, a.task_identifier, a.database_id, a.queue_name
+        group by a.slot, 2, a.task_identifier, a.database_id, a.queue_name
+    ),
+
+    by_task as materialized (
+        select
+            b.slot, b.state, b.task_identifier,
+            min(b.priority) as priority, min(b.run_at) as run_at, min(b.id) as id,
+            sum(b.jobs) as jobs, count(*) <= app_jobs.groups_at_most() as each
+        from brought as b
+        group by b.slot, b.state, b.task_identifier
     ),
 
     left_streams as (
         insert into app_jobs.streams (slot, line, task_identifier, priority, run_at, id)
-        select b.slot, b.line, b.task_identifier, min(b.priority), min(b.run_at), min(b.id)
-        from brought as b
-        where b.line is not null
-        group by b.slot, b.line, b.task_identifier
+        select t.slot, '', t.task_identifier, t.priority, t.run_at, t.id
+        from by_task as t
+        where t.state = 'ready'
     ),
 
     left_alarms as (
         insert into app_jobs.alarms (slot, kind, due_at)
-        select b.slot, 'run', min(b.run_at)
-        from brought as b
-        where b.line is null
-        group by b.slot
+        select t.slot, 'run', min(t.run_at)
+        from by_task as t
+        where t.state = 'scheduled'
+        group by t.slot
+    ),
+
+    counts as (
+        select t.slot, t.state, t.task_identifier, '*' as queue_line, t.jobs, t.run_at
+        from by_task as t
+        where not t.each
+        union all
+        select
+            b.slot, b.state, b.task_identifier,
+            app_jobs.queue_line(b.database_id, coalesce(b.queue_name, '')), b.jobs, b.run_at
+        from by_task as t
+        inner join brought as b
+            on (b.slot, b.state, b.task_identifier) = (t.slot, t.state, t.task_identifier)
+        where t.each
     )
 
     select
         array_agg(a.id),
-        (
-            select array_agg(row(
-                b.slot, case when b.line is null then 'scheduled' else 'ready' end,
-                b.task_identifier,
-                app_jobs.queue_line(b.database_id, coalesce(b.queue_name, '')), b.jobs, b.run_at
-            )::app_jobs.slot_counts)
-            from brought as b
-        )
+        (select array_agg(row(c.*)::app_jobs.slot_counts) from counts as c)
     into v_ids, v_counts
     from added as a;
     if v_large then
@@ -4096,6 +4126,7 @@ as $$
 declare
     -- Every kind of year (its length, its first weekday) comes again within 40 years.
     c_horizon constant integer := 40;
+    c_sunday constant date := date '1899-12-31';
     v_week constant bit varying := substring(schedule.weekdays for 7);
     v_weeks constant bit varying := v_week || v_week || v_week || v_week || v_week || v_week;
     v_first_minute constant integer := app_jobs.next_bit(schedule.minutes, 0);
@@ -4137,8 +4168,8 @@ begin
             v_month := 1;
             v_day := 1;
         end if;
-        v_kind := extract(dow from make_date(v_year, 1, 1))
-            + 7 * (extract(doy from make_date(v_year, 12, 31)) - 365);
+        v_first := make_date(v_year, 1, 1);
+        v_kind := (v_first - c_sunday) % 7 + 7 * (make_date(v_year + 1, 1, 1) - v_first - 365);
         continue when get_bit(v_in_vain, v_kind) = 1
             or (v_year < 1970 or get_bit(schedule.years, v_year - 1970) = 0)
                 and schedule.years is not null;
@@ -4149,8 +4180,8 @@ begin
             end if;
             v_month := v_next_month;
             v_first := make_date(v_year, v_month, 1);
-            v_weekday := extract(dow from v_first);
-            v_length := extract(day from v_first + interval '1 month' - interval '1 day');
+            v_weekday := (v_first - c_sunday) % 7;
+            v_length := (v_first + interval '1 month')::date - v_first;
             v_days := substring(v_weeks from v_weekday + 1 for v_length);
             v_named := app_jobs.next_bit(schedule.weekdays, 7);
             while v_named is not null loop
@@ -5987,7 +6018,12 @@ begin
     moved := app_jobs.move_queues(least(most, c_queues));
     pruned := app_jobs.prune_finished(most);
     perform app_jobs.count_idle();
-    perform app_jobs.count_again(4);
+    -- however many workers call tick()
+    if coalesce(pg_sequence_last_value('app_jobs.counted_at'), 0) < extract(epoch from v_now) - 1
+    then
+        perform setval('app_jobs.counted_at', extract(epoch from v_now)::bigint);
+        perform app_jobs.count_again(4);
+    end if;
 end;
 $$;
 
@@ -8176,7 +8212,11 @@ begin
         union all
         select p.task_identifier, p.database_id, p.queue_name, p.lease_expires_at
         from app_jobs.jobs as p
-        where p.locked_by is not null and p.lease_expires_at is null
+        where
+            p.locked_by is not null
+            and p.lease_expires_at is null
+            -- true of all: only the index of these jobs can serve it
+            and p.locked_at > '-infinity'
     ),
 
     failed as (
@@ -8631,6 +8671,9 @@ declare
         select count(*) from app_jobs.workers as w
         where w.last_seen_at > v_now - interval '5 minutes'
     );
+    v_idle_for constant interval := v_now - to_timestamp(
+        coalesce(pg_sequence_last_value('app_jobs.ticked_at'), 0) / 1000.0
+    );
 begin
     -- what waits too long
     return query
@@ -8703,6 +8746,23 @@ begin
     ) as l
     having count(*) > 0;
 
+    -- housekeeping
+    return query
+    select
+        case when v_idle_for > interval '10 minutes' then 'critical' else 'warning' end,
+        'nobody keeps house: due jobs, ended leases and queues wait',
+        case
+            when v_idle_for > interval '1000 days' then 'app_jobs.tick() has never run'
+            else format('app_jobs.tick() ran %s ago', app_jobs.in_words(v_idle_for))
+        end,
+        'start a worker, or call app_jobs.tick() about once a second, from pg_cron, say'
+    where
+        v_idle_for > interval '1 minute'
+        and exists (
+            select from unnest(v_metrics) as m
+            where m.ready + m.scheduled + m.running + m.parked > 0
+        );
+
     -- what is paused
     return query
     select
@@ -8769,9 +8829,6 @@ as $$
 declare
     v_now constant timestamptz := clock_timestamp();
     v_current constant integer := pg_sequence_last_value('app_jobs.slot_current');
-    v_idle_for constant interval := v_now - to_timestamp(
-        coalesce(pg_sequence_last_value('app_jobs.ticked_at'), 0) / 1000.0
-    );
 begin
     perform from app_jobs.open_slots as o where o.slot = v_current;
     if not found then
@@ -8780,20 +8837,6 @@ begin
             'sequences were not restored with the tables: call app_jobs.sweep()'
         )::app_jobs.finding;
     end if;
-
-    -- housekeeping
-    return query
-    select
-        case when v_idle_for > interval '10 minutes' then 'critical' else 'warning' end,
-        'nobody keeps house: due jobs, ended leases and queues wait',
-        case
-            when v_idle_for > interval '1000 days' then 'app_jobs.tick() has never run'
-            else format('app_jobs.tick() ran %s ago', app_jobs.in_words(v_idle_for))
-        end,
-        'start a worker, or call app_jobs.tick() about once a second, from pg_cron, say'
-    where
-        v_idle_for > interval '1 minute'
-        and exists (select from app_jobs.jobs as j);
 
     -- slots that cannot be closed, since a transaction that has entered them is still open
     return query
@@ -9104,11 +9147,12 @@ grant execute on function app_jobs.doctor() to app_jobs_monitor;
 comment on type app_jobs.finding is
 'What doctor() finds: severity critical, warning, info or ok; what; how much; what to do.';
 comment on function app_jobs.diagnose_jobs() is
-'Find jobs that wait too long or for nobody, ended leases, paused tasks and queues, dead letters.
+'Find jobs that wait too long or for nobody, ended leases, that nobody calls tick(), paused tasks
+and queues, dead letters.
 
 Returns: findings. Roles: internal.';
 comment on function app_jobs.diagnose_slots() is
-'Find slots that cannot be closed, sequences that are off, and that nobody calls tick().
+'Find slots that cannot be closed and sequences that are off.
 
 Returns: findings. Roles: internal.';
 comment on function app_jobs.diagnose_server(interval) is
@@ -9411,14 +9455,14 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', 'cb7ae2444720fbe3a31c53a3143a0fd850a484f0', 'workers', 'app_jobs', array['arguments']::text[], array[]::text[], 'Processes that run jobs, and how they are woken.', '2026-11-22T11:09:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('12f554039adf5cbffc3449a3554a480252ee089c', '4e693950c8c22d47baf8d659fd9de58d7b9016e1', 'counts', 'app_jobs', 'How many jobs wait in closed slots.', '2026-11-22T11:09:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('12f554039adf5cbffc3449a3554a480252ee089c', '1bc4260a35d5c09089dd120e5f8e6e0ef07e9e4c', 'counts', 'app_jobs', 'How many jobs wait in closed slots.', '2026-11-22T11:09:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('12f554039adf5cbffc3449a3554a480252ee089c', 'require', 'jobs', 'b797adf20dc5033da918fb527161066dce250339');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
 values ('deploy', '12f554039adf5cbffc3449a3554a480252ee089c', 'counts', 'app_jobs', array['jobs']::text[], array[]::text[], 'How many jobs wait in closed slots.', '2026-11-22T11:09:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('a72e29904a77e2366fb7e14669e5f169887420a3', 'c7b81e58a5bc447a0627541ae0d563fa036f8f6d', 'slots', 'app_jobs', 'Where waiting jobs stand: slots, streams and alarms.', '2026-11-22T11:10:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('a72e29904a77e2366fb7e14669e5f169887420a3', 'c395ab8498a741ca48079b6e5b6439d4f3b8cb4f', 'slots', 'app_jobs', 'Where waiting jobs stand: slots, streams and alarms.', '2026-11-22T11:10:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('a72e29904a77e2366fb7e14669e5f169887420a3', 'require', 'counts', '12f554039adf5cbffc3449a3554a480252ee089c');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
@@ -9459,7 +9503,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '0b071fbd025467f34ebb50380b25ce6c7b327764', 'add_job', 'app_jobs', array['let_go']::text[], array[]::text[], 'add_job() and find_job().', '2026-11-22T11:14:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('fabe32048d75cc1fd3097e1837b694bdf128505a', '0e409898b778939a9511837e813062739fdb4171', 'add_jobs', 'app_jobs', 'add_jobs(): many at once.', '2026-11-22T11:15:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('fabe32048d75cc1fd3097e1837b694bdf128505a', '6ad80595718770e4b69ce635b02dcb629797c9a7', 'add_jobs', 'app_jobs', 'add_jobs(): many at once.', '2026-11-22T11:15:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('fabe32048d75cc1fd3097e1837b694bdf128505a', 'require', 'add_job', '0b071fbd025467f34ebb50380b25ce6c7b327764');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
@@ -9480,7 +9524,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', 'cfe18508c3ff1ef532987895cfc33d245bd0c914', 'cancel_job', 'app_jobs', array['add_jobs']::text[], array[]::text[], 'cancel_job() by key.', '2026-11-22T11:17:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('0768144319c8d563a16d13a8af1abcb98be914dc', 'f06bd37e151dfe84b947452b6424720fd88e9a4e', 'schedule_times', 'app_jobs', 'When a schedule runs: next_run_at(), preview_schedule().', '2026-11-22T12:17:10Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('0768144319c8d563a16d13a8af1abcb98be914dc', 'b024f1ec9bd7ec3fc60d9e7e45c1c9b97cabe9fe', 'schedule_times', 'app_jobs', 'When a schedule runs: next_run_at(), preview_schedule().', '2026-11-22T12:17:10Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('0768144319c8d563a16d13a8af1abcb98be914dc', 'require', 'arguments', 'a7c9f97ef8cf83edd0f9f01b9d353bb1ac23febf');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
@@ -9505,7 +9549,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '4cfe7bebb772853d3708fa6f27a18905d8d3cd21', 'run_schedules', 'app_jobs', array['scheduled_jobs', 'add_jobs']::text[], array[]::text[], 'run_due_schedules(): every due time adds its job once.', '2026-11-22T12:17:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('a1eb48792f3c358324a79bb41096948c35ab0a1c', 'f444b9f0b4b2168447b1dcb0be8a9b986f4994a2', 'tick', 'app_jobs', 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('a1eb48792f3c358324a79bb41096948c35ab0a1c', 'd6f25e23156de388316d86af671476ae312734eb', 'tick', 'app_jobs', 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('a1eb48792f3c358324a79bb41096948c35ab0a1c', 'require', 'cancel_job', 'cfe18508c3ff1ef532987895cfc33d245bd0c914');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
@@ -9598,7 +9642,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', 'f674f0ac857e51ed9c821a8348072e00cbd77915', 'prune', 'app_jobs', array['retry_jobs']::text[], array[]::text[], 'prune(): finished jobs deleted by hand.', '2026-11-22T12:34:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('5349b9fa16d1a6c26fc3db9f15b168e61e0b3822', 'a8660be48519d77afd74032fbf6908dd91173019', 'metrics', 'app_jobs', 'metrics: how many jobs there are, by tenant, task and queue.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('5349b9fa16d1a6c26fc3db9f15b168e61e0b3822', 'd57e853aa8dda33092f6ef3a5d404b68600c688c', 'metrics', 'app_jobs', 'metrics: how many jobs there are, by tenant, task and queue.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('5349b9fa16d1a6c26fc3db9f15b168e61e0b3822', 'require', 'release_jobs', '99738e1427d9957ea00c3fe23c676c81501a9901');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
@@ -9612,7 +9656,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '32d096bff29c7364c72dbd939e40f28c46706aeb', 'explain_job', 'app_jobs', array['metrics']::text[], array[]::text[], 'explain_job(): why a job is not running.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('6893b021668b5a7108e6c67bec171841fe35014b', 'd6221ebaed3f69fbfdaeb51bf57aef3dbe1b5a0d', 'doctor', 'app_jobs', 'doctor(): what is wrong, and what to do.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('6893b021668b5a7108e6c67bec171841fe35014b', '1e639b0f0eadfffab1a73022fba3265e140cc611', 'doctor', 'app_jobs', 'doctor(): what is wrong, and what to do.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('6893b021668b5a7108e6c67bec171841fe35014b', 'require', 'explain_job', '32d096bff29c7364c72dbd939e40f28c46706aeb');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)

@@ -917,7 +917,8 @@ begin
         'constraint totals_pkey',
         'index totals_merged',
         'totals for nobody',
-        'counted_to for nobody'
+        'counted_to for nobody',
+        'counted_at for nobody'
     ]) as e(part)
     where e.part not in (
         select concat_ws(' ',
@@ -963,6 +964,7 @@ begin
     select string_agg(e.signature, ', ') into v_wrong
     from (
         values
+        ('groups_at_most()', 'integer', ''),
         (
             'waiting_in(slot integer)',
             'TABLE(state text, task_identifier text, queue_line text, jobs bigint, oldest '

@@ -29,6 +29,18 @@ ADD = """
 CLAIM = "select id, lease from app_jobs.get_jobs(%s, %s, %s::interval, %s)"
 COMPLETE = "select app_jobs.complete_jobs(%s, %s, %s)"
 FAIL = "select app_jobs.fail_jobs(%s, %s)"
+MISCOUNTED = """
+    with said as (
+        select state, task_identifier, queue_line, sum(jobs) as jobs from app_jobs.totals
+        group by 1, 2, 3 having sum(jobs) <> 0
+    ),
+    noted as (
+        select state, task_identifier, queue_line, sum(jobs) as jobs from app_jobs.slot_counts
+        group by 1, 2, 3
+    )
+    select * from said full join noted using (state, task_identifier, queue_line, jobs)
+    where said is null or noted is null
+"""
 OVERRUN = """
     select j.queue_name, count(*)
     from app_jobs.jobs as j
@@ -144,6 +156,7 @@ class Stress:
                 assert connection.execute("select app_jobs.sweep()").fetchone() == (0,)
                 assert connection.execute("select * from spec.lost").fetchall() == []
                 assert connection.execute(OVERRUN.encode()).fetchall() == []
+                assert connection.execute(MISCOUNTED.encode()).fetchall() == []
                 time.sleep(0.03)
 
 
@@ -169,4 +182,6 @@ def test_nothing_is_lost_doubled_or_overrun(database: str) -> None:
     assert stress.turns > 10, "slots came and went"
     with psycopg.connect(database) as connection:
         assert connection.execute("select count(*) from app_jobs.jobs").fetchone() == (0,)
+        connection.execute("select app_jobs.count_again(1000)")
+        assert connection.execute("select * from app_jobs.metrics").fetchall() == []
     print(f"{len(stress.added)} jobs in {stress.age():.0f} s, {stress.turns} slots closed")

@@ -356,3 +356,37 @@ def test_schedules_under_an_old_snapshot(database: str) -> None:
                 complete(connection, claim(connection, 500))
     print(f"\npages of a look, up to {500 * runs // 3} runs and after: {highest}")
     assert highest[1] <= 1.5 * highest[0]
+
+
+def test_metrics_and_doctor(database: str) -> None:
+    """As many pages with 1,000,000 jobs waiting as with 10,000; some per tenant, task and queue."""
+    figures: dict[str, list[int]] = {"app_jobs.metrics": [], "app_jobs.doctor()": []}
+
+    def look(connection: Connection, ready: int) -> None:
+        ticks(connection)
+        for source, seen in figures.items():
+            statement = f"select * from {source}"
+            seen.append(min(pages(connection, statement) for _ in range(3)))
+        row = connection.execute("select sum(ready) from app_jobs.metrics").fetchone()
+        assert row == (ready,)
+
+    with connect(database) as connection:
+        add(connection, "noop", 10_000)
+        look(connection, 10_000)
+        for _ in range(9):
+            add(connection, "noop", 10_000 * SCALE)
+        add(connection, "noop", 10_000 * (SCALE - 1))
+        look(connection, 100_000 * SCALE)
+        for _ in range(SCALE):
+            connection.execute(
+                "select count(*) from app_jobs.add_jobs((select json_agg(json_build_object("
+                "'identifier', 'task' || n % 50, 'db_id', uuid_in(md5((n % 3)::text)::cstring)))"
+                " from generate_series(1, 100000) as n))"
+            )
+        look(connection, 200_000 * SCALE)
+        row = connection.execute("select count(*) from app_jobs.metrics").fetchone()
+    assert row == (151,)
+    print("\npages, 10,000 of one task; all of them; 50 tasks of 3 tenants more:", figures)
+    for source, (few, many, mixed) in figures.items():
+        assert many <= few + 10, f"{source}: {many} pages with many jobs, {few} with few"
+        assert mixed <= few + 4 * 151, f"{source}: {mixed} pages with 150 groups more"

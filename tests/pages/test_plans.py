@@ -35,6 +35,9 @@ HOT = [
     "select app_jobs.run_due_schedules()",
     "select app_jobs.tick()",
     "select app_jobs.release_jobs('w')",
+    "select * from app_jobs.metrics",
+    "select * from app_jobs.doctor()",
+    "select app_jobs.explain_job(coalesce((select max(id) from app_jobs.jobs), 0))",
 ]
 
 
