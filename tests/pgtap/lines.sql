@@ -109,11 +109,13 @@ select
     j.run_at,
     j.id
 from app_jobs.jobs as j
-where j.slot = (
-    select f.slot from app_jobs.jobs as f
-    order by f.priority, f.run_at, f.id limit 1
-)
-order by j.priority, j.run_at, j.id offset 1 limit 1;
+where
+    j.slot = (
+        select f.slot from app_jobs.jobs as f
+        order by f.priority, f.run_at, f.id limit 1
+    )
+order by j.priority, j.run_at, j.id
+limit 1 offset 1;
 select results_eq(
     'select l.id from app_jobs.look('''', null, ''{}'', 500, null) as l',
     'select j.id from app_jobs.jobs as j order by j.priority, j.run_at, j.id limit 500',
