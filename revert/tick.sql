@@ -4,7 +4,7 @@ begin;
 
 set local lock_timeout = '5s';
 
-drop function app_jobs.tick();
+drop function app_jobs.tick(interval);
 drop function app_jobs.keep_house(integer);
 drop function app_jobs.count_idle();
 drop function app_jobs.prune_finished(integer);

@@ -6155,6 +6155,7 @@ end;
 $$;
 
 create function app_jobs.tick(
+    every interval default null,
     out next_due_at timestamptz, out made_ready integer, out expired integer, out moved integer,
     out closed integer, out relisted integer, out pruned integer
 )
@@ -6182,17 +6183,24 @@ begin
                 detail = 'It locks, and then must see what others did before.',
                 hint = 'Call it at READ COMMITTED.';
     end if;
-    select h.made_ready, h.expired, h.moved, h.closed, h.relisted, h.pruned
-    into made_ready, expired, moved, closed, relisted, pruned
-    from app_jobs.keep_house(c_lot) as h;
-    -- Where much is kept for a while, as much must go: so a tenth of the time may be spent on it.
-    v_now := clock_timestamp();
-    v_lot := pruned;
-    while v_lot = c_lot loop
-        v_lot := app_jobs.prune_finished(c_lot);
-        pruned := pruned + v_lot;
-        exit when clock_timestamp() > v_now + interval '0.1 seconds';
-    end loop;
+    -- a clock that was set back must not stop it
+    if extract(epoch from clock_timestamp()) - pg_sequence_last_value('app_jobs.ticked_at') / 1000.0
+        between 0 and extract(epoch from tick.every)
+    then
+        select 0, 0, 0, 0, 0, 0 into made_ready, expired, moved, closed, relisted, pruned;
+    else
+        select h.made_ready, h.expired, h.moved, h.closed, h.relisted, h.pruned
+        into made_ready, expired, moved, closed, relisted, pruned
+        from app_jobs.keep_house(c_lot) as h;
+        -- Where much is kept for a while, as much must go: a tenth of the time may be spent on it.
+        v_now := clock_timestamp();
+        v_lot := pruned;
+        while v_lot = c_lot loop
+            v_lot := app_jobs.prune_finished(c_lot);
+            pruned := pruned + v_lot;
+            exit when clock_timestamp() > v_now + interval '0.1 seconds';
+        end loop;
+    end if;
 
     v_now := clock_timestamp();
     select min(d.run_at) into next_due_at
@@ -6231,8 +6239,8 @@ revoke all on function app_jobs.forget_finished(tid[]) from public;
 revoke all on function app_jobs.prune_finished(integer) from public;
 revoke all on function app_jobs.count_idle() from public;
 revoke all on function app_jobs.keep_house(integer) from public;
-revoke all on function app_jobs.tick() from public;
-grant execute on function app_jobs.tick() to app_jobs_worker;
+revoke all on function app_jobs.tick(interval) from public;
+grant execute on function app_jobs.tick(interval) to app_jobs_worker;
 grant execute on function app_jobs.sweep() to app_jobs_operator;
 
 comment on sequence app_jobs.ticked_at is 'When tick() last ran, or get_jobs() in its place: milliseconds since 1970.';
@@ -6303,14 +6311,17 @@ most  jobs at most in each step
 
 Returns: what was done, in jobs, slots and rows. Locks: see the steps; never waits. Roles:
 internal; READ COMMITTED only.';
-comment on function app_jobs.tick() is
+comment on function app_jobs.tick(interval) is
 'Keep house: open and close slots, run due schedules, make due jobs ready, end expired leases, move
 queues on, prune. Any worker, pg_cron or a shell may call it at any time. get_jobs() does the same
 if nobody has for a second.
 
+every  do it only if nobody has for this time: for many workers that share the work; null: do it
+
 Returns: next_due_at, when the next scheduled job or schedule is due (null: none); made_ready,
-expired, moved: jobs; closed, relisted: slots; pruned: rows of finished_jobs. Errors: JQ002 at another level than
-READ COMMITTED. Locks: rows and queues, skipping locked ones. Roles: app_jobs_worker.';
+expired, moved: jobs; closed, relisted: slots; pruned: rows of finished_jobs. Errors: JQ002 at
+another level than READ COMMITTED. Locks: rows and queues, skipping locked ones. Roles:
+app_jobs_worker.';
 $script$, 'app_jobs', case '@extschema@' when 'public' then 'app_jobs' else '@extschema@' end);
 end;
 $do$;

@@ -2163,9 +2163,9 @@ begin
             'record', ''
         ),
         (
-            'tick(OUT next_due_at timestamp with time zone, OUT made_ready integer, OUT '
-            'expired integer, OUT moved integer, OUT closed integer, OUT relisted integer, '
-            'OUT pruned integer)',
+            'tick(every interval, OUT next_due_at timestamp with time zone, OUT made_ready '
+            'integer, OUT expired integer, OUT moved integer, OUT closed integer, OUT relisted '
+            'integer, OUT pruned integer)',
             'record', 'worker'
         )
     ) as e(signature, result, callers)

@@ -313,6 +313,7 @@ select set_eq(
         'worker: release_scheduled_jobs('
         'worker_id text, ids bigint[] DEFAULT NULL::bigint[]) SETOF bigint',
         'worker: tick('
+        'every interval DEFAULT NULL::interval, '
         'OUT next_due_at timestamp with time zone, OUT made_ready integer, OUT expired integer, '
         'OUT moved integer, OUT closed integer, OUT relisted integer, OUT pruned integer) record'
     ],

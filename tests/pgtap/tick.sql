@@ -187,6 +187,30 @@ select row_eq(
 );
 select is_empty('select from app_jobs.alarms where slot = -1', 'silent then');
 
+-- many workers share the work
+select
+from app_jobs.add_job(identifier => 't', job_key => 'shared', run_at => now() + interval '1 h');
+update app_jobs.jobs set run_at = now()
+where key = 'shared';
+do $$
+begin
+    perform setval('app_jobs.ticked_at', (extract(epoch from clock_timestamp()) * 1000)::bigint - 2000);
+end;
+$$;
+select row_eq(
+    $$select made_ready, moved, next_due_at from app_jobs.tick('1 h')$$,
+    row(0, 0, now()), 'somebody has ticked within the hour'
+);
+select is((app_jobs.tick('1 s')).made_ready, 1, 'but not within a second');
+update app_jobs.jobs set run_at = now(), line = null
+where key = 'shared';
+do $$
+begin
+    perform setval('app_jobs.ticked_at', (extract(epoch from clock_timestamp()) * 1000)::bigint + 9999);
+end;
+$$;
+select is((app_jobs.tick('1 h')).made_ready, 1, 'nor if it was in the future');
+
 -- queues that stand still, in a closed slot: they take turns
 do $$
 begin

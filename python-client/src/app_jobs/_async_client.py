@@ -707,12 +707,14 @@ class AsyncClient:
 
     # --- housekeeping ---
 
-    async def tick(self, *, connection: AsyncConnection[Any] | None = None) -> Tick:
-        """Do a bounded piece of housekeeping: what is due, ended leases, waiting queues, pruning.
+    async def tick(
+        self, every: timedelta | None = None, *, connection: AsyncConnection[Any] | None = None
+    ) -> Tick:
+        """Do a bounded piece of housekeeping: due jobs, ended leases, waiting queues, pruning.
 
-        Needs the isolation level READ COMMITTED.
+        With `every`, only if nobody has for so long. Needs the isolation level READ COMMITTED.
         """
-        return await self._call(_sql.TICK, connection)
+        return await self._call(_sql.TICK, connection, every=every)
 
     # --- operators ---
 

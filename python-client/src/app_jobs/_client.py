@@ -695,12 +695,14 @@ class Client:
 
     # --- housekeeping ---
 
-    def tick(self, *, connection: Connection[Any] | None = None) -> Tick:
-        """Do a bounded piece of housekeeping: what is due, ended leases, waiting queues, pruning.
+    def tick(
+        self, every: timedelta | None = None, *, connection: Connection[Any] | None = None
+    ) -> Tick:
+        """Do a bounded piece of housekeeping: due jobs, ended leases, waiting queues, pruning.
 
-        Needs the isolation level READ COMMITTED.
+        With `every`, only if nobody has for so long. Needs the isolation level READ COMMITTED.
         """
-        return self._call(_sql.TICK, connection)
+        return self._call(_sql.TICK, connection, every=every)
 
     # --- operators ---
 

@@ -732,7 +732,7 @@ RELEASE_SCHEDULED_JOBS = Function(
 )
 TICK = Function(
     "tick",
-    {},
+    {"every": _DURATION},
     lambda rows: Tick(*rows[0]),
     "next_due_at, made_ready, expired, moved, closed, relisted, pruned",
 )
@@ -848,7 +848,7 @@ FUNCTIONS: tuple[Function[Any], ...] = (
 CLAIM: Function[list[Row]] = Function("get_jobs", GET_JOBS.arguments, list, CLAIM_COLUMNS)
 TICK_SECONDS: Function[float | None] = Function(
     "tick",
-    {},
+    TICK.arguments,
     _only_value,
     "extract(epoch from next_due_at - pg_catalog.clock_timestamp())::double precision",
 )

@@ -53,6 +53,7 @@ UNANSWERED = 3  # tries at the start before a server that does not answer is tak
 BUSY_PAUSE = 0.005  # seconds between looks for jobs while there were some a moment ago
 BUSY_WITHIN = 0.02  # seconds between two finds that make a worker busy
 FIRST_LOOK = 0.01  # seconds after which an idle worker looks again, doubled up to poll_interval
+TICK_EVERY = timedelta(seconds=0.9)  # somewhat less than the second after which we ask
 BUSY_FOR = 0.05  # seconds without a find that make it idle again
 
 
@@ -319,7 +320,9 @@ class Worker:
 
     async def _tick(self) -> None:
         """Do some housekeeping, and note when the next scheduled job is due."""
-        seconds = await self._claims.insist(_sql.TICK_SECONDS)
+        # Once a second is enough, whichever worker does it; what is due cannot wait for that.
+        every = None if monotonic() >= self._due_at else TICK_EVERY
+        seconds = await self._claims.insist(_sql.TICK_SECONDS, every=every)
         self._ticked_at = monotonic()
         if seconds is None:
             self._due_at = math.inf
