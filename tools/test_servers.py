@@ -89,7 +89,7 @@ def binaries(version: str) -> Path:
 
 def settings(version: str) -> dict[str, str]:
     """Room for prepared transactions; and 18 finds pgTAP, which is SQL alone, in 15's folder."""
-    chosen = {"max_prepared_transactions": "10"}
+    chosen = {"max_prepared_transactions": "10", "max_connections": "500"}
     if version == "18":
         pg_config = [str(binaries("15") / "pg_config"), "--sharedir"]
         share = subprocess.run(pg_config, check=True, capture_output=True, text=True).stdout.strip()
