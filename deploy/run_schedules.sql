@@ -177,8 +177,8 @@ begin
     for v_row in
         select s.ctid as tid, s as schedule
         from app_jobs.scheduled_jobs as s
-        -- The fence: who had to wait for another's commit looks at due_at again. Said in a way that
-        -- no partial index can serve: by address, whatever the statistics say.
+        -- The fence: of a row that somebody has just changed, what it says now counts. Said in a way
+        -- that no partial index can serve: by address, whatever the statistics say.
         where s.ctid = any(v_due) and coalesce(s.due_at, 'infinity') <= v_now
         order by s.due_at
         limit fire_schedules.most

@@ -31,3 +31,7 @@ def in_thread(ctx: JobContext) -> None:
     time.sleep(0.02)
     with psycopg.connect(DSN) as connection:
         connection.execute(INSERT, [ctx.id, ctx.lease])
+
+
+@tasks.task("scheduled")
+async def scheduled() -> None: ...

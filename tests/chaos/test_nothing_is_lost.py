@@ -6,14 +6,8 @@ APP_JOBS_CHAOS_JOBS is the number of jobs: 1,500 if not set; `make chaos` says 1
 from __future__ import annotations
 
 import os
-import random
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -73,56 +67,7 @@ PROOFS = {
 }
 
 
-class Fleet:
-    """Worker processes, in places that are taken again after a kill."""
-
-    def __init__(self, database: str, log: Path) -> None:
-        self._env = {**os.environ, "DATABASE_URL": database}
-        self._log = log
-        self._started = 0
-        self.workers = [self._start() for _ in range(WORKERS)]
-
-    def _start(self) -> tuple[str, subprocess.Popen[bytes]]:
-        self._started += 1
-        name = f"worker-{self._started}"
-        options = ["--worker-id", name, "--lease", str(LEASE), "--concurrency", "1"]
-        command = [sys.executable, "-m", "app_jobs", "worker", "effects:tasks", *options]
-        with self._log.open("ab") as log:
-            folder = Path(__file__).parent
-            return name, subprocess.Popen(command, cwd=folder, env=self._env, stderr=log)
-
-    def kill_one(self) -> str:
-        """Kill a worker and start another one in its place; return the dead one's name."""
-        place = random.randrange(WORKERS)
-        name, process = self.workers[place]
-        assert process.poll() is None, (
-            f"{name} has ended by itself: {self._log.read_text()[-5000:]}"
-        )
-        process.kill()
-        process.wait()
-        self.workers[place] = self._start()
-        return name
-
-    def stop(self) -> list[int]:
-        """Tell all workers to end; return their exit codes."""
-        for _, process in self.workers:
-            process.send_signal(signal.SIGTERM)
-        return [process.wait() for _, process in self.workers]
-
-
-@contextmanager
-def fleet_of(database: str, log: Path) -> Iterator[Fleet]:
-    fleet = Fleet(database, log)
-    try:
-        yield fleet
-    finally:
-        for _, process in fleet.workers:
-            process.kill()
-            process.wait()
-
-
-def test_nothing_is_lost(database: str, tmp_path: Path) -> None:
-    log = tmp_path / "workers.log"
+def test_nothing_is_lost(database: str, fleet_of: Callable[..., Any]) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
 
         def count(query: str, *values: object) -> Any:
@@ -133,10 +78,10 @@ def test_nothing_is_lost(database: str, tmp_path: Path) -> None:
         connection.execute(ADD, [JOBS])
         started = time.monotonic()
         kills = cuts = steps = 0
-        with fleet_of(database, log) as fleet:
+        with fleet_of(WORKERS, LEASE) as fleet:
             # Until nearly all have been claimed once: then the last kill has jobs to bring back.
             while count("select count(*) from app_jobs.jobs where lease = 0") > 50:
-                assert time.monotonic() < started + PATIENCE, log.read_text()[-5000:]
+                assert time.monotonic() < started + PATIENCE, fleet.log()
                 time.sleep(1)
                 steps += 1
                 cuts += bool(count(CUT))
@@ -144,12 +89,12 @@ def test_nothing_is_lost(database: str, tmp_path: Path) -> None:
                     kills += count(HOLDS, fleet.kill_one())
             ended_at = count("select clock_timestamp()")
             while count("select count(*) from app_jobs.jobs"):
-                assert time.monotonic() < started + PATIENCE, log.read_text()[-5000:]
+                assert time.monotonic() < started + PATIENCE, fleet.log()
                 time.sleep(0.05)
             seconds = time.monotonic() - started
             # Before a worker has registered it does not hear the signal.
             while count(REGISTERED, [name for name, _ in fleet.workers]) < WORKERS:
-                assert time.monotonic() < started + PATIENCE, log.read_text()[-5000:]
+                assert time.monotonic() < started + PATIENCE, fleet.log()
             exit_codes = fleet.stop()
 
         late = count("select extract(epoch from max(at) - %s) from effects", ended_at)
@@ -162,6 +107,6 @@ def test_nothing_is_lost(database: str, tmp_path: Path) -> None:
         for what, query in PROOFS.items():
             assert connection.execute(query.encode()).fetchall() == [], what
         assert late < LEASE + SLACK
-        assert exit_codes == [0] * WORKERS, log.read_text()[-5000:]
+        assert exit_codes == [0] * WORKERS, fleet.log()
         if kills < KILLS:
             pytest.fail(f"only {kills} kills hit a worker that held jobs: this run proves nothing")
