@@ -120,15 +120,15 @@ begin
     -- Whoever writes a due time, in whatever way, does so in a slot, so that nobody looks past it.
     if new.due_at is null then
         new.slot := null;
-    elsif new.due_at is distinct from old.due_at then
+    elsif tg_op = 'UPDATE' and new.due_at is not distinct from old.due_at then
+        new.slot := old.slot;
+    elsif tg_op = 'UPDATE' or new.slot is null then -- given: by a restore, with slots and alarms
         new.slot := app_jobs.enter_slot();
         perform nextval('app_jobs.activity');
         -- as in add_job()
         if new.due_at < v_now + interval '1 minute' then
             perform app_jobs.wake_workers();
         end if;
-    else
-        new.slot := old.slot;
     end if;
     return new;
 end;

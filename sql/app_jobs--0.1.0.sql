@@ -4792,15 +4792,15 @@ begin
     -- Whoever writes a due time, in whatever way, does so in a slot, so that nobody looks past it.
     if new.due_at is null then
         new.slot := null;
-    elsif new.due_at is distinct from old.due_at then
+    elsif tg_op = 'UPDATE' and new.due_at is not distinct from old.due_at then
+        new.slot := old.slot;
+    elsif tg_op = 'UPDATE' or new.slot is null then -- given: by a restore, with slots and alarms
         new.slot := app_jobs.enter_slot();
         perform nextval('app_jobs.activity');
         -- as in add_job()
         if new.due_at < v_now + interval '1 minute' then
             perform app_jobs.wake_workers();
         end if;
-    else
-        new.slot := old.slot;
     end if;
     return new;
 end;
@@ -5187,8 +5187,8 @@ begin
     for v_row in
         select s.ctid as tid, s as schedule
         from app_jobs.scheduled_jobs as s
-        -- The fence: who had to wait for another's commit looks at due_at again. Said in a way that
-        -- no partial index can serve: by address, whatever the statistics say.
+        -- The fence: of a row that somebody has just changed, what it says now counts. Said in a way
+        -- that no partial index can serve: by address, whatever the statistics say.
         where s.ctid = any(v_due) and coalesce(s.due_at, 'infinity') <= v_now
         order by s.due_at
         limit fire_schedules.most

@@ -4677,15 +4677,15 @@ begin
     -- Whoever writes a due time, in whatever way, does so in a slot, so that nobody looks past it.
     if new.due_at is null then
         new.slot := null;
-    elsif new.due_at is distinct from old.due_at then
+    elsif tg_op = 'UPDATE' and new.due_at is not distinct from old.due_at then
+        new.slot := old.slot;
+    elsif tg_op = 'UPDATE' or new.slot is null then -- given: by a restore, with slots and alarms
         new.slot := app_jobs.enter_slot();
         perform nextval('app_jobs.activity');
         -- as in add_job()
         if new.due_at < v_now + interval '1 minute' then
             perform app_jobs.wake_workers();
         end if;
-    else
-        new.slot := old.slot;
     end if;
     return new;
 end;
@@ -5066,8 +5066,8 @@ begin
     for v_row in
         select s.ctid as tid, s as schedule
         from app_jobs.scheduled_jobs as s
-        -- The fence: who had to wait for another's commit looks at due_at again. Said in a way that
-        -- no partial index can serve: by address, whatever the statistics say.
+        -- The fence: of a row that somebody has just changed, what it says now counts. Said in a way
+        -- that no partial index can serve: by address, whatever the statistics say.
         where s.ctid = any(v_due) and coalesce(s.due_at, 'infinity') <= v_now
         order by s.due_at
         limit fire_schedules.most
@@ -9542,7 +9542,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '0768144319c8d563a16d13a8af1abcb98be914dc', 'schedule_times', 'app_jobs', array['arguments']::text[], array[]::text[], 'When a schedule runs: next_run_at(), preview_schedule().', '2026-11-22T12:17:10Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('c511c0267b866cd03cc454fa8a968c897fc1cc3c', '6d94218648f49e29ce912ea468b8ff21ad8622a1', 'scheduled_jobs', 'app_jobs', 'Recurring jobs: rules, and when each is due next.', '2026-11-22T12:17:20Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('c511c0267b866cd03cc454fa8a968c897fc1cc3c', 'aa966f078271c0bcca9d7b81da8ccb33f0b80687', 'scheduled_jobs', 'app_jobs', 'Recurring jobs: rules, and when each is due next.', '2026-11-22T12:17:20Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('c511c0267b866cd03cc454fa8a968c897fc1cc3c', 'require', 'schedule_times', '0768144319c8d563a16d13a8af1abcb98be914dc');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
@@ -9551,7 +9551,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', 'c511c0267b866cd03cc454fa8a968c897fc1cc3c', 'scheduled_jobs', 'app_jobs', array['schedule_times', 'slots']::text[], array[]::text[], 'Recurring jobs: rules, and when each is due next.', '2026-11-22T12:17:20Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('4cfe7bebb772853d3708fa6f27a18905d8d3cd21', '65fc94e5c0cf84f6e5b8529bb0f7d9a23cec2f3c', 'run_schedules', 'app_jobs', 'run_due_schedules(): every due time adds its job once.', '2026-11-22T12:17:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('4cfe7bebb772853d3708fa6f27a18905d8d3cd21', 'ff7437288e337f31f87720f4415b6fa93e069d12', 'run_schedules', 'app_jobs', 'run_due_schedules(): every due time adds its job once.', '2026-11-22T12:17:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('4cfe7bebb772853d3708fa6f27a18905d8d3cd21', 'require', 'scheduled_jobs', 'c511c0267b866cd03cc454fa8a968c897fc1cc3c');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)

@@ -213,11 +213,11 @@ def test_the_other_roads_keep_out(road: Road, installed: str) -> None:
 
 
 FILLED = ["jobs", "finished_jobs", "job_errors", "tasks", "queue_settings", "workers"]
-FILLED += ["open_slots", "streams", "alarms"]
+FILLED += ["open_slots", "streams", "alarms", "scheduled_jobs"]
 
 
 def fill(dsn: str, schema: str) -> None:
-    """Jobs in every state, in many slots, and settings."""
+    """Jobs in every state, in many slots, schedules, and settings."""
     with Client(dsn, schema=schema) as client, psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(f"set search_path = {schema}")
         connection.execute("insert into tasks (task_identifier, keep_completed) values ('a', '1h')")
@@ -225,6 +225,12 @@ def fill(dsn: str, schema: str) -> None:
             "insert into queue_settings (line, queue_name, max_running) values (':two', 'two', 2)"
         )
         client.register_worker("me")
+        for task in ("held", "paused", "due"):
+            client.add_scheduled_job(identifier=task, schedule_info={"every": "100 days"})
+        assert client.get_scheduled_job("outside", ["held"]) is not None
+        connection.execute(
+            "update scheduled_jobs set paused = true where task_identifier = 'paused'"
+        )
         for _ in range(4):
             client.add_job(identifier="a", queue_name="two")
         client.add_job(identifier="b", run_at=FAR, job_key="later")
