@@ -52,11 +52,13 @@ def run(command: list[str | Path], dsn: str, *, cwd: Path = ROOT, fails: bool = 
 
 
 def psql(dsn: str, script: str, *, fails: bool = False) -> str:
-    """Run a script as psql -f does; return what it printed."""
+    """Run a script as psql -f does, up to its first error; return what it printed."""
+    if "ON_ERROR_STOP" not in script:
+        script = f"\\set ON_ERROR_STOP on\n{script}"
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".sql") as file:
         file.write(script)
         file.flush()
-        return run([BIN_DIR / "psql", "-Xqv", "ON_ERROR_STOP=1", "-f", file.name], dsn, fails=fails)
+        return run([BIN_DIR / "psql", "-Xqf", file.name], dsn, fails=fails)
 
 
 def sqitch(command: str, dsn: str, *options: str, schema: str = "app_jobs") -> str:

@@ -205,7 +205,7 @@ def test_the_other_roads_keep_out(road: Road, installed: str) -> None:
         assert 'schema "app_jobs" exists and was not made by this deployment' in said
         assert "HINT:  A deployed job queue is upgraded with `app-jobs migrate`" in said
         for statement in ("create extension app_jobs", "create extension app_jobs schema app_jobs"):
-            said = psql(installed, f"\\set ON_ERROR_STOP on\n{statement};", fails=True)
+            said = psql(installed, statement, fails=True)
             assert 'schema "app_jobs" exists and was not made by this extension' in said
             assert "HINT:  A deployed job queue is upgraded with `app-jobs migrate`" in said
     assert product(installed) == before
@@ -266,11 +266,15 @@ def contents(dsn: str, schema: str) -> dict[str, list[Any]]:
 
 
 def test_dump_and_restore(road: Road, installed: str, own_server: str) -> None:
+    with new_database(own_server, "restored") as restored:  # as it is after the installation
+        psql(restored, run([BIN_DIR / "pg_dump"], installed))
+        assert migrate.verify(restored, schema=road.schema) == []
+        assert len(contents(restored, road.schema)["open_slots"]) == 1
     fill(installed, road.schema)
     before = contents(installed, road.schema)
     assert [name for name in FILLED if not before[name]] == []
     with new_database(own_server, "restored") as restored:
-        psql(restored, "\\set ON_ERROR_STOP on\n" + run([BIN_DIR / "pg_dump"], installed))
+        psql(restored, run([BIN_DIR / "pg_dump"], installed))
         after = contents(restored, road.schema)
         if road.is_extension:  # its first slot is there again, empty
             after["open_slots"] = [
