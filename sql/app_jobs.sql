@@ -3937,31 +3937,35 @@ declare
     v_number integer;
     v_is_good boolean := false;
 begin
+    if value is null then
+        return overlay(
+            v_bits placing repeat('1', high - low + 1)::bit varying from low + shift + 1
+        );
+    end if;
     for v_item in
         select e.item
         from json_array_elements(
             case json_typeof(value) when 'array' then value else json_build_array(value) end
         ) as e(item)
     loop
-        v_range := case json_typeof(v_item)
-            when 'number' then array[v_item #>> '{}', v_item #>> '{}', '1']
-            when 'object' then array[
-                coalesce(v_item ->> 'start', low::text),
-                coalesce(v_item ->> 'end', case key when 'dayOfWeek' then '6' else high::text end),
+        if json_typeof(v_item) = 'number' then
+            v_range := array[v_item #>> '{}', v_item #>> '{}', '1'];
+        elsif json_typeof(v_item) = 'object' and v_item::text <> '{}' and not exists (
+            select from json_object_keys(v_item) as k(key)
+            where k.key not in ('start', 'end', 'step')
+        ) then
+            v_range := array[
+                coalesce(v_item ->> 'start', low::text), coalesce(v_item ->> 'end', high::text),
                 coalesce(v_item ->> 'step', '1')
-            ]
-        end;
+            ];
+        else
+            v_range := null;
+        end if;
         v_is_good := v_range is not null
             and array_to_string(v_range, ' ') ~ '^\d{1,4} \d{1,4} [1-9]\d{0,3}$'
             and v_range[1]::integer between low and v_range[2]::integer
-            and v_range[2]::integer <= high
-            and (
-                json_typeof(v_item) = 'number'
-                or (
-                    select count(*) > 0 and bool_and(k.key in ('start', 'end', 'step'))
-                    from json_object_keys(v_item) as k(key)
-                )
-            );
+            -- Sunday is 7 as well
+            and v_range[2]::integer <= case key when 'dayOfWeek' then 7 else high end;
         exit when not v_is_good;
         v_number := v_range[1]::integer;
         while v_number <= v_range[2]::integer loop
@@ -4090,21 +4094,11 @@ begin
         v_schedule.seconds := app_jobs.calendar_field(
             'second', coalesce(v_info -> 'second', '0'), 0, 59
         );
-        v_schedule.minutes := app_jobs.calendar_field(
-            'minute', coalesce(v_info -> 'minute', '{"start": 0}'), 0, 59
-        );
-        v_schedule.hours := app_jobs.calendar_field(
-            'hour', coalesce(v_info -> 'hour', '{"start": 0}'), 0, 23
-        );
-        v_schedule.dates := app_jobs.calendar_field(
-            'date', coalesce(v_info -> 'date', '{"start": 1}'), 1, 31
-        );
-        v_schedule.months := app_jobs.calendar_field(
-            'month', coalesce(v_info -> 'month', '{"start": 0}'), 0, 11, 1
-        );
-        v_schedule.weekdays := app_jobs.calendar_field(
-            'dayOfWeek', coalesce(v_info -> 'dayOfWeek', '{"start": 0}'), 0, 7
-        );
+        v_schedule.minutes := app_jobs.calendar_field('minute', v_info -> 'minute', 0, 59);
+        v_schedule.hours := app_jobs.calendar_field('hour', v_info -> 'hour', 0, 23);
+        v_schedule.dates := app_jobs.calendar_field('date', v_info -> 'date', 1, 31);
+        v_schedule.months := app_jobs.calendar_field('month', v_info -> 'month', 0, 11, 1);
+        v_schedule.weekdays := app_jobs.calendar_field('dayOfWeek', v_info -> 'dayOfWeek', 0, 6);
         if 'year' = any (v_keys) then
             v_schedule.years := app_jobs.calendar_field(
                 'year', v_info -> 'year', 1970, 2099, -1970
@@ -4127,8 +4121,7 @@ declare
     -- Every kind of year (its length, its first weekday) comes again within 40 years.
     c_horizon constant integer := 40;
     c_sunday constant date := date '1899-12-31';
-    v_week constant bit varying := substring(schedule.weekdays for 7);
-    v_weeks constant bit varying := v_week || v_week || v_week || v_week || v_week || v_week;
+    c_no_days constant bit varying := b'0000000000000000000000000000000';
     v_first_minute constant integer := app_jobs.next_bit(schedule.minutes, 0);
     v_first_second constant integer := app_jobs.next_bit(schedule.seconds, 0);
     v_any_day constant time := make_time(
@@ -4158,11 +4151,19 @@ declare
     v_length integer;
     v_days bit varying;
     v_dates bit varying;
-    v_named integer;
+    v_week bit varying;
+    v_weeks bit varying := b'';
     v_found integer;
     v_kind integer;
     v_in_vain bit varying := b'00000000000000';
 begin
+    -- Sunday to Saturday twice, for the first, second, …, fifth and last seven days of a month:
+    -- from the weekday on which they begin, seven bits are those days.
+    for v_number in 1 .. 6 loop
+        v_week := substring(schedule.weekdays for 7)
+            | substring(schedule.weekdays from 7 * v_number + 1 for 7);
+        v_weeks := v_weeks || v_week || v_week;
+    end loop;
     for v_year in v_first_year .. v_last_year loop
         if v_year > v_first_year then
             v_month := 1;
@@ -4182,18 +4183,19 @@ begin
             v_first := make_date(v_year, v_month, 1);
             v_weekday := (v_first - c_sunday) % 7;
             v_length := (v_first + interval '1 month')::date - v_first;
-            v_days := substring(v_weeks from v_weekday + 1 for v_length);
-            v_named := app_jobs.next_bit(schedule.weekdays, 7);
-            while v_named is not null loop
-                v_found := (v_named - v_weekday + 7) % 7 + 7 * least(v_named / 7 - 1, 4);
-                if v_found >= v_length and v_named / 7 = 6 then
-                    v_found := v_found - 7;
-                end if;
-                if v_found < v_length then
-                    v_days := set_bit(v_days, v_found, 1);
-                end if;
-                v_named := app_jobs.next_bit(schedule.weekdays, v_named + 1);
-            end loop;
+            v_days := substring(
+                substring(v_weeks from v_weekday + 1 for 7)
+                || substring(v_weeks from v_weekday + 15 for 7)
+                || substring(v_weeks from v_weekday + 29 for 7)
+                || substring(v_weeks from v_weekday + 43 for 7)
+                || substring(v_weeks from v_weekday + 57 for 7)
+                for v_length
+            );
+            v_days := v_days | overlay(
+                substring(c_no_days for v_length)
+                placing substring(v_weeks from (v_weekday + v_length) % 7 + 71 for 7)
+                from v_length - 6
+            );
             v_dates := substring(schedule.dates from 2 for v_length);
             if get_bit(schedule.dates, 0) = 1 then
                 v_dates := set_bit(v_dates, v_length - 1, 1);
@@ -4482,7 +4484,7 @@ comment on function app_jobs.calendar_field(text, json, integer, integer, intege
 'Read a calendar field of a schedule_info.
 
 key    its name
-value  a number, a range, or an array of these
+value  a number, a range, or an array of these; null: all numbers
 low    the smallest number allowed
 high   the greatest one
 shift  what is added to a number to make it that of a bit
@@ -4516,7 +4518,7 @@ comment on function app_jobs.next_time(app_jobs.parsed_schedule, timestamptz) is
 'Find when a schedule runs next.
 
 schedule  from read_schedule()
-after     the instant after which; those before 1900 count as 1900
+after     the instant after which; 1900 stands for any before
 
 Returns: null if never, that is, not before 9999-12-31. Roles: internal.';
 comment on function app_jobs.check_schedule(json, text) is
@@ -9535,7 +9537,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', 'cfe18508c3ff1ef532987895cfc33d245bd0c914', 'cancel_job', 'app_jobs', array['add_jobs']::text[], array[]::text[], 'cancel_job() by key.', '2026-11-22T11:17:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('0768144319c8d563a16d13a8af1abcb98be914dc', 'b024f1ec9bd7ec3fc60d9e7e45c1c9b97cabe9fe', 'schedule_times', 'app_jobs', 'When a schedule runs: next_run_at(), preview_schedule().', '2026-11-22T12:17:10Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('0768144319c8d563a16d13a8af1abcb98be914dc', '33c583817d5b5d734105809376a85c5f071c64ca', 'schedule_times', 'app_jobs', 'When a schedule runs: next_run_at(), preview_schedule().', '2026-11-22T12:17:10Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('0768144319c8d563a16d13a8af1abcb98be914dc', 'require', 'arguments', 'a7c9f97ef8cf83edd0f9f01b9d353bb1ac23febf');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)

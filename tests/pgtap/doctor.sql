@@ -225,7 +225,7 @@ grant execute on function app_jobs.sweep() to public;
 grant select on app_jobs.jobs to public;
 alter function app_jobs.get_job(text, text[], interval) reset search_path;
 alter function app_jobs.version() security invoker;
-alter function app_jobs.tick() owner to pg_signal_backend;
+alter function app_jobs.tick(interval) owner to pg_signal_backend;
 select pg_temp.finds(
     'critical', 'the public has a right on schema app_jobs', 'USAGE',
     'revoke all on schema app_jobs from public'
@@ -247,7 +247,7 @@ select
     )
 from unnest(array['app_jobs.get_job(text,text[],interval)', 'app_jobs.version()']) as f (name);
 select pg_temp.finds(
-    'warning', 'a function or table has another owner than the schema', 'app_jobs.tick()',
+    'warning', 'a function or table has another owner than the schema', 'app_jobs.tick(interval)',
     format('let %s own it', current_user::regrole)
 );
 
