@@ -81,6 +81,8 @@ begin
         )
         select n.slot, n.state, n.task_identifier, n.queue_line, n.jobs, n.oldest
         from unnest(note_counts.counts) as n
+        -- in a slot that a sweep had listed again, and only if another session is counting there
+        on conflict on constraint slot_counts_pkey do nothing
         returning c.state, c.task_identifier, c.queue_line, c.jobs
     )
 

@@ -1238,6 +1238,8 @@ begin
         )
         select n.slot, n.state, n.task_identifier, n.queue_line, n.jobs, n.oldest
         from unnest(note_counts.counts) as n
+        -- in a slot that a sweep had listed again, and only if another session is counting there
+        on conflict on constraint slot_counts_pkey do nothing
         returning c.state, c.task_identifier, c.queue_line, c.jobs
     )
 
@@ -8879,6 +8881,7 @@ begin
     execute replace($script$
 -- Deploy app_jobs:doctor to pg
 -- requires: explain_job
+-- requires: run_schedules
 
 set local lock_timeout = '5s';
 
@@ -8963,15 +8966,26 @@ begin
         'warning', 'leases are over and nobody has taken the jobs back',
         format('%s, the first %s ago', count(*), app_jobs.in_words(v_now - min(l.ended_at))),
         'call app_jobs.tick(), and see that workers do'
-    from (
-        select o.slot from app_jobs.open_slots as o
-        union
-        select a.slot from app_jobs.alarms as a where a.kind = 'lease'
-    ) as s
+    from app_jobs.due_slots('lease', v_now - interval '10 seconds') as s(slot)
+    -- lateral, and offset 0: slot by slot, whatever the statistics say
     cross join lateral (
         select j.lease_expires_at as ended_at
         from app_jobs.jobs as j
         where j.slot = s.slot and j.lease_expires_at < v_now - interval '10 seconds'
+        offset 0
+    ) as l
+    having count(*) > 0;
+
+    return query
+    select
+        'warning', 'schedules are behind time',
+        format('%s, the first for %s', count(*), app_jobs.in_words(v_now - min(l.due_at))),
+        'call app_jobs.tick(), and see that workers do'
+    from app_jobs.schedule_slots(v_now - interval '1 minute') as p
+    cross join lateral (
+        select w.due_at
+        from app_jobs.scheduled_jobs as w
+        where w.slot = p.slot and w.due_at < v_now - interval '1 minute'
         offset 0
     ) as l
     having count(*) > 0;
@@ -9377,8 +9391,8 @@ grant execute on function app_jobs.doctor() to app_jobs_monitor;
 comment on type app_jobs.finding is
 'What doctor() finds: severity critical, warning, info or ok; what; how much; what to do.';
 comment on function app_jobs.diagnose_jobs() is
-'Find jobs that wait too long or for nobody, ended leases, that nobody calls tick(), paused tasks
-and queues, dead letters.
+'Find jobs that wait too long or for nobody, ended leases and schedules that nobody has seen to,
+that nobody calls tick(), paused tasks and queues, dead letters.
 
 Returns: findings. Roles: internal.';
 comment on function app_jobs.diagnose_slots() is

@@ -1183,6 +1183,8 @@ begin
         )
         select n.slot, n.state, n.task_identifier, n.queue_line, n.jobs, n.oldest
         from unnest(note_counts.counts) as n
+        -- in a slot that a sweep had listed again, and only if another session is counting there
+        on conflict on constraint slot_counts_pkey do nothing
         returning c.state, c.task_identifier, c.queue_line, c.jobs
     )
 
@@ -8662,6 +8664,7 @@ Returns: the sentence, also for a job that is not known. Errors: 22004. Roles: a
 
 -- Deploy app_jobs:doctor to pg
 -- requires: explain_job
+-- requires: run_schedules
 
 set local lock_timeout = '5s';
 
@@ -8746,15 +8749,26 @@ begin
         'warning', 'leases are over and nobody has taken the jobs back',
         format('%s, the first %s ago', count(*), app_jobs.in_words(v_now - min(l.ended_at))),
         'call app_jobs.tick(), and see that workers do'
-    from (
-        select o.slot from app_jobs.open_slots as o
-        union
-        select a.slot from app_jobs.alarms as a where a.kind = 'lease'
-    ) as s
+    from app_jobs.due_slots('lease', v_now - interval '10 seconds') as s(slot)
+    -- lateral, and offset 0: slot by slot, whatever the statistics say
     cross join lateral (
         select j.lease_expires_at as ended_at
         from app_jobs.jobs as j
         where j.slot = s.slot and j.lease_expires_at < v_now - interval '10 seconds'
+        offset 0
+    ) as l
+    having count(*) > 0;
+
+    return query
+    select
+        'warning', 'schedules are behind time',
+        format('%s, the first for %s', count(*), app_jobs.in_words(v_now - min(l.due_at))),
+        'call app_jobs.tick(), and see that workers do'
+    from app_jobs.schedule_slots(v_now - interval '1 minute') as p
+    cross join lateral (
+        select w.due_at
+        from app_jobs.scheduled_jobs as w
+        where w.slot = p.slot and w.due_at < v_now - interval '1 minute'
         offset 0
     ) as l
     having count(*) > 0;
@@ -9160,8 +9174,8 @@ grant execute on function app_jobs.doctor() to app_jobs_monitor;
 comment on type app_jobs.finding is
 'What doctor() finds: severity critical, warning, info or ok; what; how much; what to do.';
 comment on function app_jobs.diagnose_jobs() is
-'Find jobs that wait too long or for nobody, ended leases, that nobody calls tick(), paused tasks
-and queues, dead letters.
+'Find jobs that wait too long or for nobody, ended leases and schedules that nobody has seen to,
+that nobody calls tick(), paused tasks and queues, dead letters.
 
 Returns: findings. Roles: internal.';
 comment on function app_jobs.diagnose_slots() is
@@ -9468,7 +9482,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', 'cb7ae2444720fbe3a31c53a3143a0fd850a484f0', 'workers', 'app_jobs', array['arguments']::text[], array[]::text[], 'Processes that run jobs, and how they are woken.', '2026-11-22T11:09:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('12f554039adf5cbffc3449a3554a480252ee089c', '1bc4260a35d5c09089dd120e5f8e6e0ef07e9e4c', 'counts', 'app_jobs', 'How many jobs wait in closed slots.', '2026-11-22T11:09:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('12f554039adf5cbffc3449a3554a480252ee089c', '69d0590bae1589597fbe2a6546b32126ea9bf458', 'counts', 'app_jobs', 'How many jobs wait in closed slots.', '2026-11-22T11:09:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('12f554039adf5cbffc3449a3554a480252ee089c', 'require', 'jobs', 'b797adf20dc5033da918fb527161066dce250339');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
@@ -9669,17 +9683,19 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '32d096bff29c7364c72dbd939e40f28c46706aeb', 'explain_job', 'app_jobs', array['metrics']::text[], array[]::text[], 'explain_job(): why a job is not running.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('6893b021668b5a7108e6c67bec171841fe35014b', '1e639b0f0eadfffab1a73022fba3265e140cc611', 'doctor', 'app_jobs', 'doctor(): what is wrong, and what to do.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('0519ddd97f78997520eb00dea96149972dc39507', 'e0fe3aa6411755e988f9663ae9645690c7b07af5', 'doctor', 'app_jobs', 'doctor(): what is wrong, and what to do.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('6893b021668b5a7108e6c67bec171841fe35014b', 'require', 'explain_job', '32d096bff29c7364c72dbd939e40f28c46706aeb');
+values ('0519ddd97f78997520eb00dea96149972dc39507', 'require', 'explain_job', '32d096bff29c7364c72dbd939e40f28c46706aeb');
+insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
+values ('0519ddd97f78997520eb00dea96149972dc39507', 'require', 'run_schedules', '4cfe7bebb772853d3708fa6f27a18905d8d3cd21');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '6893b021668b5a7108e6c67bec171841fe35014b', 'doctor', 'app_jobs', array['explain_job']::text[], array[]::text[], 'doctor(): what is wrong, and what to do.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '0519ddd97f78997520eb00dea96149972dc39507', 'doctor', 'app_jobs', array['explain_job', 'run_schedules']::text[], array[]::text[], 'doctor(): what is wrong, and what to do.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('97d97efcb188c4a7365cc63b79f832d25ec23477', 'a34ebdaca4e7a957d8a896df5c50418d032e0f22', 'version', 'app_jobs', 'version(): all of the above is there.', '2026-11-22T13:00:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('bd7a02fe3b0a5be4db6e3ec8fb098d04a4338e0e', 'a34ebdaca4e7a957d8a896df5c50418d032e0f22', 'version', 'app_jobs', 'version(): all of the above is there.', '2026-11-22T13:00:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('97d97efcb188c4a7365cc63b79f832d25ec23477', 'require', 'roles', '486923d28f849a8b71314e60b4bf7f79d80225b8');
+values ('bd7a02fe3b0a5be4db6e3ec8fb098d04a4338e0e', 'require', 'roles', '486923d28f849a8b71314e60b4bf7f79d80225b8');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '97d97efcb188c4a7365cc63b79f832d25ec23477', 'version', 'app_jobs', array['roles']::text[], array[]::text[], 'version(): all of the above is there.', '2026-11-22T13:00:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'bd7a02fe3b0a5be4db6e3ec8fb098d04a4338e0e', 'version', 'app_jobs', array['roles']::text[], array[]::text[], 'version(): all of the above is there.', '2026-11-22T13:00:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 commit;

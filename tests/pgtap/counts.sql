@@ -56,7 +56,14 @@ select set_eq(
     'select state, task_identifier, queue_line, jobs::integer from noted',
     'and summed up'
 );
+delete from app_jobs.jobs
+where slot = -9 and run_at = '2020-01-02';
 select app_jobs.close_slot(-9);
+select set_eq(
+    'select state, task_identifier, queue_line, jobs, oldest from noted',
+    'select state, task_identifier, queue_line, jobs, oldest from app_jobs.waiting_in(-9)',
+    'closed again, counted again'
+);
 select set_eq(
     'select * from summed',
     'select state, task_identifier, queue_line, jobs::integer from noted',
@@ -104,7 +111,7 @@ select set_eq(
 select app_jobs.forget_counts(array[-9], 'ready', array['b'], null);
 select app_jobs.forget_counts(array[-9], 'parked', null, ':r');
 select app_jobs.forget_counts(array[-8], null, null, null);
-select is((select count(*) from noted), 4::bigint, 'other tasks, queues and slots are kept');
+select is((select count(*) from noted), 3::bigint, 'other tasks, queues and slots are kept');
 select app_jobs.forget_counts(array[-9], 'parked', array['b'], ':q');
 select is_empty($$select from noted where state = 'parked'$$, 'a queue is forgotten');
 select app_jobs.forget_counts(array[-9, -8], null, null, null);
@@ -183,6 +190,25 @@ select isnt_empty(
     $$select from summed where (state, task_identifier) = ('ready', 't1')$$,
     'others are still counted'
 );
+
+-- tick() counts again, once a second
+do $$
+begin
+    perform setval('app_jobs.counted_at', 0);
+    perform app_jobs.keep_house(1000);
+end;
+$$;
+select is_empty('select from app_jobs.totals where not merged', 'tick() counts and merges');
+insert into app_jobs.totals (state, task_identifier, queue_line, jobs) values (
+    'ready', 'more', ':', 1
+);
+do $$
+begin
+    perform setval('app_jobs.counted_at', extract(epoch from clock_timestamp())::bigint);
+    perform app_jobs.keep_house(1000);
+end;
+$$;
+select isnt_empty('select from app_jobs.totals where not merged', 'not again within the second');
 
 -- internal
 select is(pg_temp.callers('select app_jobs.count_again(1)'), '', 'who may count');

@@ -143,6 +143,16 @@ select pg_temp.finds(
     'app_jobs.retry_jobs() tries again; tasks.keep_failed says how long they are kept'
 );
 
+select from app_jobs.add_scheduled_job(
+    identifier => 'nightly', schedule_info => '{"every": "1 day"}'
+);
+update app_jobs.scheduled_jobs
+set next_run_at = now() - interval '2 h', due_at = now() - interval '2 h';
+select pg_temp.finds(
+    'warning', 'schedules are behind time', '1, the first for 2 h',
+    'call app_jobs.tick(), and see that workers do'
+);
+
 -- slots
 select setval('app_jobs.ticked_at', (extract(epoch from now() - interval '5 min') * 1000)::bigint);
 select pg_temp.finds(
