@@ -225,12 +225,6 @@ def fill(dsn: str, schema: str) -> None:
             "insert into queue_settings (line, queue_name, max_running) values (':two', 'two', 2)"
         )
         client.register_worker("me")
-        for task in ("held", "paused", "due"):
-            client.add_scheduled_job(identifier=task, schedule_info={"every": "100 days"})
-        assert client.get_scheduled_job("outside", ["held"]) is not None
-        connection.execute(
-            "update scheduled_jobs set paused = true where task_identifier = 'paused'"
-        )
         for _ in range(4):
             client.add_job(identifier="a", queue_name="two")
         client.add_job(identifier="b", run_at=FAR, job_key="later")
@@ -240,6 +234,12 @@ def fill(dsn: str, schema: str) -> None:
         for _ in range(4):
             client.add_jobs([{"identifier": "filler"} for _ in range(700)])
             client.tick()
+        for task in ("held", "paused", "due"):
+            client.add_scheduled_job(identifier=task, schedule_info={"every": "100 days"})
+        assert client.get_scheduled_job("outside", ["held"]) is not None
+        connection.execute(
+            "update scheduled_jobs set paused = true where task_identifier = 'paused'"
+        )
         (failing, dead, held) = client.get_jobs("me", ["filler"], job_limit=3)
         client.fail_job("me", failing.id, "no", failing.lease)
         client.fail_job("me", dead.id, "never", dead.lease, permanent=True)
