@@ -270,6 +270,47 @@ def test_a_beginning_whose_answer_is_lost_raises_no_doubt(
     assert sent == [1]
 
 
+@both_kinds
+def test_a_doubt_of_this_very_run_outlives_a_lost_connection(
+    kind: str,
+    client: Client,
+    connection: Connection,
+    database: str,
+    tasks: Tasks,
+    running: Running,
+    until: Until,
+) -> None:
+    """Asked again in the same run, an effect in doubt is never forgotten by ourselves."""
+    tried, go_on = threading.Event(), threading.Event()
+    sent = []
+
+    def send() -> None:
+        sent.append(1)
+        raise ConnectionError("no answer")
+
+    def steps(ctx: JobContext) -> Any:
+        try:
+            yield ctx.run_once("email", send)
+        except ConnectionError:
+            tried.set()
+        go_on.wait(PATIENCE)
+        yield ctx.run_once("email", send)
+
+    register(tasks, kind, steps)
+    job_id = client.add_job(identifier="t").id
+    with running(lease=timedelta(minutes=5)):
+        assert tried.wait(PATIENCE)
+        with psycopg.connect(database) as other:
+            other.execute("select from app_jobs.jobs for update")
+            go_on.set()
+            blocked = "(select pid from pg_stat_activity where wait_event_type = 'Lock')"
+            until(f"exists {blocked}")
+            connection.execute(f"select pg_terminate_backend({blocked}, 5000)")
+        until(NO_JOBS)
+    assert sent == [1]
+    assert outcome(connection, job_id)[:2] == ("failed", 1)
+
+
 def test_what_has_happened_is_noted_though_the_handler_is_cancelled(
     client: Client,
     connection: Connection,

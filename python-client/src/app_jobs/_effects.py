@@ -120,22 +120,23 @@ class Effects:
             return self.wait_for(self._finish(context, key, result))
 
     async def _begin(self, context: JobContext, key: str, for_the_first_time: bool) -> Once:
+        arguments: dict[str, Any] = {
+            "worker_id": self._worker_id,
+            "job_id": context.id,
+            "effect_key": key,
+            "lease": context.lease,
+        }
+        if not for_the_first_time:
+            return await self.call(_sql.BEGIN_ONCE, **arguments)
         while True:
             try:
-                return await self._link.call(
-                    _sql.BEGIN_ONCE,
-                    worker_id=self._worker_id,
-                    job_id=context.id,
-                    effect_key=key,
-                    lease=context.lease,
-                )
+                return await self._link.call(_sql.BEGIN_ONCE, **arguments)
             except (psycopg.Error, OSError) as error:
                 if isinstance(error, psycopg.Error) and not is_trouble(error):
                     raise translate(error) from error
                 log_trouble("begin_once", error)
             # Perhaps it counts as begun now. In this run nothing has been done yet: so begin anew.
-            if for_the_first_time:
-                await self._forget(context, key)
+            await self._forget(context, key)
 
     async def _finish(self, context: JobContext, key: str, result: Any) -> Any:
         text = None
