@@ -143,6 +143,16 @@ begin
 
     return query
     select
+        'info', 'schedules are paused: by an operator, or since they cannot be read any more',
+        count(*) || case when count(*) = c_counted then ' or more' else '' end,
+        'when they are right: update app_jobs.scheduled_jobs set paused = false where paused'
+    from (
+        select s.id from app_jobs.scheduled_jobs as s where s.paused limit c_counted
+    ) as d
+    having count(*) > 0;
+
+    return query
+    select
         'info',
         format(
             'queue "%s" is paused%s', q.queue_name, ' (tenant ' || q.database_id || ')'

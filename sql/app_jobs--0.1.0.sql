@@ -4725,6 +4725,8 @@ create index scheduled_jobs_due on app_jobs.scheduled_jobs (
     slot, due_at
 ) where due_at is not null;
 
+create index scheduled_jobs_paused on app_jobs.scheduled_jobs (id) where paused;
+
 create unique index scheduled_jobs_key on app_jobs.scheduled_jobs (
     key
 ) where key is not null and database_id is null;
@@ -4970,6 +4972,7 @@ comment on constraint scheduled_jobs_paused_without_time on app_jobs.scheduled_j
 comment on constraint scheduled_jobs_placed on app_jobs.scheduled_jobs is
 'Each due time stands where it is looked for.';
 comment on index app_jobs.scheduled_jobs_due is 'Due times, slot by slot.';
+comment on index app_jobs.scheduled_jobs_paused is 'To find what is paused.';
 comment on index app_jobs.scheduled_jobs_key is 'One schedule per key, without tenant (a null tenant would make a plain unique index enforce nothing).';
 comment on index app_jobs.scheduled_jobs_tenant_key is 'One schedule per tenant and key.';
 comment on function app_jobs.tg_place_schedule() is
@@ -9019,6 +9022,16 @@ begin
     group by t.task_identifier
     order by t.task_identifier
     limit c_listed;
+
+    return query
+    select
+        'info', 'schedules are paused: by an operator, or since they cannot be read any more',
+        count(*) || case when count(*) = c_counted then ' or more' else '' end,
+        'when they are right: update app_jobs.scheduled_jobs set paused = false where paused'
+    from (
+        select s.id from app_jobs.scheduled_jobs as s where s.paused limit c_counted
+    ) as d
+    having count(*) > 0;
 
     return query
     select

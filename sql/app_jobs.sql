@@ -4610,6 +4610,8 @@ create index scheduled_jobs_due on app_jobs.scheduled_jobs (
     slot, due_at
 ) where due_at is not null;
 
+create index scheduled_jobs_paused on app_jobs.scheduled_jobs (id) where paused;
+
 create unique index scheduled_jobs_key on app_jobs.scheduled_jobs (
     key
 ) where key is not null and database_id is null;
@@ -4855,6 +4857,7 @@ comment on constraint scheduled_jobs_paused_without_time on app_jobs.scheduled_j
 comment on constraint scheduled_jobs_placed on app_jobs.scheduled_jobs is
 'Each due time stands where it is looked for.';
 comment on index app_jobs.scheduled_jobs_due is 'Due times, slot by slot.';
+comment on index app_jobs.scheduled_jobs_paused is 'To find what is paused.';
 comment on index app_jobs.scheduled_jobs_key is 'One schedule per key, without tenant (a null tenant would make a plain unique index enforce nothing).';
 comment on index app_jobs.scheduled_jobs_tenant_key is 'One schedule per tenant and key.';
 comment on function app_jobs.tg_place_schedule() is
@@ -8805,6 +8808,16 @@ begin
 
     return query
     select
+        'info', 'schedules are paused: by an operator, or since they cannot be read any more',
+        count(*) || case when count(*) = c_counted then ' or more' else '' end,
+        'when they are right: update app_jobs.scheduled_jobs set paused = false where paused'
+    from (
+        select s.id from app_jobs.scheduled_jobs as s where s.paused limit c_counted
+    ) as d
+    having count(*) > 0;
+
+    return query
+    select
         'info',
         format(
             'queue "%s" is paused%s', q.queue_name, ' (tenant ' || q.database_id || ')'
@@ -9558,7 +9571,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '0768144319c8d563a16d13a8af1abcb98be914dc', 'schedule_times', 'app_jobs', array['arguments']::text[], array[]::text[], 'When a schedule runs: next_run_at(), preview_schedule().', '2026-11-22T12:17:10Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('c511c0267b866cd03cc454fa8a968c897fc1cc3c', 'aa966f078271c0bcca9d7b81da8ccb33f0b80687', 'scheduled_jobs', 'app_jobs', 'Recurring jobs: rules, and when each is due next.', '2026-11-22T12:17:20Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('c511c0267b866cd03cc454fa8a968c897fc1cc3c', '570e227f3eb94749079913c3da282bec582d866c', 'scheduled_jobs', 'app_jobs', 'Recurring jobs: rules, and when each is due next.', '2026-11-22T12:17:20Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('c511c0267b866cd03cc454fa8a968c897fc1cc3c', 'require', 'schedule_times', '0768144319c8d563a16d13a8af1abcb98be914dc');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
@@ -9683,7 +9696,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '32d096bff29c7364c72dbd939e40f28c46706aeb', 'explain_job', 'app_jobs', array['metrics']::text[], array[]::text[], 'explain_job(): why a job is not running.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('0519ddd97f78997520eb00dea96149972dc39507', 'e0fe3aa6411755e988f9663ae9645690c7b07af5', 'doctor', 'app_jobs', 'doctor(): what is wrong, and what to do.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('0519ddd97f78997520eb00dea96149972dc39507', 'c6d929ba3eeb02cb9060ba8592569a032c748cc4', 'doctor', 'app_jobs', 'doctor(): what is wrong, and what to do.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('0519ddd97f78997520eb00dea96149972dc39507', 'require', 'explain_job', '32d096bff29c7364c72dbd939e40f28c46706aeb');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)

@@ -45,6 +45,7 @@ begin
         'constraint scheduled_jobs_paused_without_time',
         'constraint scheduled_jobs_placed',
         'index scheduled_jobs_due',
+        'index scheduled_jobs_paused',
         'unique index scheduled_jobs_key',
         'unique index scheduled_jobs_tenant_key',
         'scheduled_jobs for app_jobs_operator delete, app_jobs_operator insert, app_jobs_operator '

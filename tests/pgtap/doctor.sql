@@ -152,6 +152,11 @@ select pg_temp.finds(
     'warning', 'schedules are behind time', '1, the first for 2 h',
     'call app_jobs.tick(), and see that workers do'
 );
+update app_jobs.scheduled_jobs set paused = true;
+select pg_temp.finds(
+    'info', 'schedules are paused: by an operator, or since they cannot be read any more', '1',
+    'when they are right: update app_jobs.scheduled_jobs set paused = false where paused'
+);
 
 -- slots
 select setval('app_jobs.ticked_at', (extract(epoch from now() - interval '5 min') * 1000)::bigint);
