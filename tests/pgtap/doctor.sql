@@ -144,7 +144,7 @@ select pg_temp.finds(
 );
 
 select from app_jobs.add_scheduled_job(
-    identifier => 'nightly', schedule_info => '{"every": "1 day"}'
+    identifier => 'nightly', schedule_info => '{"every": "1000 years"}'
 );
 update app_jobs.scheduled_jobs
 set next_run_at = now() - interval '2 h', due_at = now() - interval '2 h';

@@ -215,7 +215,7 @@ delete from app_jobs.scheduled_jobs;
 insert into app_jobs.scheduled_jobs (task_identifier, schedule_info, next_run_at)
 select
     't',
-    '{"every": "1 h"}',
+    '{"every": "1000 years"}',
     now() - n * interval '1 ms'
 from generate_series(1, 150) as g (n);
 select is(cardinality(app_jobs.fire_schedules(100)), 100, 'as many as are wanted');
@@ -228,7 +228,7 @@ select is(cardinality(app_jobs.fire_schedules(100)), 50, 'then the rest');
 -- a schedule that cannot be computed any more does not stop the others
 delete from app_jobs.scheduled_jobs;
 insert into app_jobs.scheduled_jobs (task_identifier, schedule_info, next_run_at) values
-('broken', '{"every": "1 h"}', now() - interval '1 s'), ('t', '{"every": "1 h"}', now());
+('broken', '{"every": "1000 years"}', now() - interval '1 s'), ('t', '{"every": "1 h"}', now());
 alter table app_jobs.scheduled_jobs disable trigger scheduled_jobs_place;
 update app_jobs.scheduled_jobs set time_zone = 'Europe/Atlantis'
 where task_identifier = 'broken';
@@ -245,8 +245,8 @@ select row_eq(
 -- closed slots: their alarms are lower bounds of what is due there
 delete from app_jobs.scheduled_jobs;
 insert into app_jobs.scheduled_jobs (task_identifier, schedule_info, next_run_at) values
-('a', '{"every": "1 h"}', now() - interval '1 s'),
-('b', '{"every": "1 h"}', now() + interval '10 minutes');
+('a', '{"every": "1000 years"}', now() - interval '1 s'),
+('b', '{"every": "1000 years"}', now() + interval '10 minutes');
 alter table app_jobs.scheduled_jobs disable trigger scheduled_jobs_place;
 update app_jobs.scheduled_jobs set slot = -1;
 alter table app_jobs.scheduled_jobs enable trigger scheduled_jobs_place;
@@ -279,7 +279,7 @@ delete from app_jobs.scheduled_jobs;
 delete from app_jobs.jobs;
 insert into app_jobs.scheduled_jobs (
     task_identifier, schedule_info, payload, attributes, priority, queue_name, max_attempts
-) values ('t', '{"every": "1 h"}', '[1]', '{"a": 1}', 3, 'q', 2);
+) values ('t', '{"every": "1000 years"}', '[1]', '{"a": 1}', 3, 'q', 2);
 create function pg_temp.run_it(expiry interval default '1 hour') returns app_jobs.jobs
 language sql
 as $$
@@ -340,9 +340,9 @@ select pg_temp.refuses(
 -- schedulers outside
 delete from app_jobs.scheduled_jobs;
 insert into app_jobs.scheduled_jobs (task_identifier, schedule_info, next_run_at, paused) values
-('a', '{"every": "1 h"}', now() - interval '1 s', false),
-('b', '{"every": "1 h"}', now() - interval '1 s', false),
-('c', '{"every": "1 h"}', null, true);
+('a', '{"every": "1000 years"}', now() - interval '1 s', false),
+('b', '{"every": "1000 years"}', now() - interval '1 s', false),
+('c', '{"every": "1000 years"}', null, true);
 create function pg_temp.take(worker_id text, task text default null) returns text
 language sql
 as $$

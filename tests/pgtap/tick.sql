@@ -255,10 +255,12 @@ select is(pg_temp.standing(), 0::bigint, 'one at a time');
 -- schedules
 delete from app_jobs.jobs;
 insert into app_jobs.scheduled_jobs (task_identifier, schedule_info, next_run_at) values
-('scheduled', '{"every": "1 h"}', now() - interval '1 s');
+(
+    'scheduled', json_build_object('every', '1 h', 'start', now() + interval '30 min'),
+    now() - interval '1 s'
+);
 select is(
-    (app_jobs.tick()).next_due_at, app_jobs.next_run_at('{"every": "1 h"}', clock_timestamp()),
-    'when the next schedule is due'
+    (app_jobs.tick()).next_due_at, now() + interval '30 min', 'when the next schedule is due'
 );
 select results_eq(
     'select task_identifier from app_jobs.jobs', array['scheduled' collate "C"],

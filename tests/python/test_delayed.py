@@ -39,12 +39,13 @@ def received(delayed: DelayedTasks, client: Client, topic: str = "t") -> list[in
     return [job.id for job in delayed.receive_jobs(topic)]
 
 
-def test_it_brings_its_own_schema(empty_database: str) -> None:
-    with DelayedTasks(empty_database) as delayed:
+@pytest.mark.parametrize("schema", ["app_jobs", "reminders"])
+def test_it_brings_its_own_schema(schema: str, empty_database: str) -> None:
+    with DelayedTasks(empty_database, schema) as delayed:
         delayed.start()
         delayed.start()
         assert delayed.add_job("t") > 0
-    with DelayedTasks(empty_database) as delayed:
+    with DelayedTasks(empty_database, schema) as delayed:
         delayed.start(migrate=False)
 
 

@@ -59,7 +59,7 @@ class AsyncDelayedTasks:
     async def start(self, migrate: bool = True) -> None:
         """Bring the schema to this package's version (which takes the right to), and check it."""
         if migrate:
-            await in_thread(partial(deploy, self._dsn, log=log.info))
+            await in_thread(partial(deploy, self._dsn, log=log.info, schema=self._schema))
         await self._client.version()
 
     async def shutdown(self) -> None:

@@ -59,7 +59,7 @@ class DelayedTasks:
     def start(self, migrate: bool = True) -> None:
         """Bring the schema to this package's version (which takes the right to), and check it."""
         if migrate:
-            directly(partial(deploy, self._dsn, log=log.info))
+            directly(partial(deploy, self._dsn, log=log.info, schema=self._schema))
         self._client.version()
 
     def shutdown(self) -> None:
