@@ -21,6 +21,8 @@ set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
+    c_age constant interval := interval '1000 years';
+    v_before constant timestamptz := clock_timestamp() - least(prune.older_than, c_age);
     v_tids tid[];
     v_count integer;
 begin
@@ -42,7 +44,7 @@ begin
         v_tids := array(
             select f.ctid
             from app_jobs.finished_jobs as f
-            where f.finished_at <= clock_timestamp() - prune.older_than
+            where f.finished_at <= v_before
             order by f.finished_at
             limit prune.batch
             for update skip locked

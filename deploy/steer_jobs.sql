@@ -74,7 +74,11 @@ as $$
 declare
     v_tids constant tid[] := app_jobs.lock_jobs(complete_jobs.job_ids, false);
 begin
-    return query select j.* from app_jobs.jobs as j where j.ctid = any(v_tids) order by j.id;
+    return query
+    select j.*
+    from unnest(v_tids) with ordinality as g(tid, n)
+    inner join app_jobs.jobs as j on j.ctid = g.tid
+    order by g.n;
     perform app_jobs.end_jobs(v_tids, 'completed', null);
 end;
 $$;
@@ -97,7 +101,11 @@ as $$
 declare
     v_tids constant tid[] := app_jobs.lock_jobs(permanently_fail_jobs.job_ids, false);
 begin
-    return query select j.* from app_jobs.jobs as j where j.ctid = any(v_tids) order by j.id;
+    return query
+    select j.*
+    from unnest(v_tids) with ordinality as g(tid, n)
+    inner join app_jobs.jobs as j on j.ctid = g.tid
+    order by g.n;
     perform app_jobs.end_jobs(v_tids, 'failed', permanently_fail_jobs.error_message);
 end;
 $$;
@@ -120,7 +128,11 @@ as $$
 declare
     v_tids constant tid[] := app_jobs.lock_jobs(cancel_jobs.job_ids, true);
 begin
-    return query select j.* from app_jobs.jobs as j where j.ctid = any(v_tids) order by j.id;
+    return query
+    select j.*
+    from unnest(v_tids) with ordinality as g(tid, n)
+    inner join app_jobs.jobs as j on j.ctid = g.tid
+    order by g.n;
     perform app_jobs.cancel_locked(v_tids, cancel_jobs.reason);
 end;
 $$;
@@ -162,10 +174,11 @@ begin
     end if;
     v_tids := app_jobs.lock_jobs(reschedule_jobs.job_ids, false);
     v_tids := array(
-        select j.ctid
-        from app_jobs.jobs as j
-        where j.ctid = any(v_tids) and j.locked_by is null
-        order by j.id
+        select g.tid
+        from unnest(v_tids) with ordinality as g(tid, n)
+        inner join app_jobs.jobs as j on j.ctid = g.tid
+        where j.locked_by is null
+        order by g.n
     );
     if v_tids = '{}' then
         return;
