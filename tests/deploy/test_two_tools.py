@@ -152,6 +152,24 @@ def test_both_refuse_a_foreign_schema(empty_database: str) -> None:
         sqitch_deploy(empty_database)
 
 
+def test_neither_loses_a_schedule(empty_database: str) -> None:
+    migrator_deploy(empty_database)
+    before = product(empty_database)
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        connection.execute(
+            "insert into app_jobs.scheduled_jobs (task_identifier, schedule_info)"
+            """ values ('t', '{"every": "1 day"}')"""
+        )
+        with pytest.raises(migrate.MigrationError, match="1 schedules would be lost"):
+            migrator_revert(empty_database)
+        with pytest.raises(AssertionError, match="1 schedules would be lost"):
+            sqitch_revert(empty_database)
+        assert product(empty_database) == before
+        connection.execute("delete from app_jobs.scheduled_jobs")
+        migrator_revert(empty_database, "cancel_job")
+        connection.execute("select app_jobs.add_job(identifier => 't')")
+
+
 def test_roles_stay_as_long_as_another_database_uses_them() -> None:
     def roles(dsn: str) -> list[str]:
         with psycopg.connect(dsn) as connection:
