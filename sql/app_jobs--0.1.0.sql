@@ -7988,7 +7988,11 @@ as $$
 declare
     v_tids constant tid[] := app_jobs.lock_jobs(complete_jobs.job_ids, false);
 begin
-    return query select j.* from app_jobs.jobs as j where j.ctid = any(v_tids) order by j.id;
+    return query
+    select j.*
+    from unnest(v_tids) with ordinality as g(tid, n)
+    inner join app_jobs.jobs as j on j.ctid = g.tid
+    order by g.n;
     perform app_jobs.end_jobs(v_tids, 'completed', null);
 end;
 $$;
@@ -8011,7 +8015,11 @@ as $$
 declare
     v_tids constant tid[] := app_jobs.lock_jobs(permanently_fail_jobs.job_ids, false);
 begin
-    return query select j.* from app_jobs.jobs as j where j.ctid = any(v_tids) order by j.id;
+    return query
+    select j.*
+    from unnest(v_tids) with ordinality as g(tid, n)
+    inner join app_jobs.jobs as j on j.ctid = g.tid
+    order by g.n;
     perform app_jobs.end_jobs(v_tids, 'failed', permanently_fail_jobs.error_message);
 end;
 $$;
@@ -8034,7 +8042,11 @@ as $$
 declare
     v_tids constant tid[] := app_jobs.lock_jobs(cancel_jobs.job_ids, true);
 begin
-    return query select j.* from app_jobs.jobs as j where j.ctid = any(v_tids) order by j.id;
+    return query
+    select j.*
+    from unnest(v_tids) with ordinality as g(tid, n)
+    inner join app_jobs.jobs as j on j.ctid = g.tid
+    order by g.n;
     perform app_jobs.cancel_locked(v_tids, cancel_jobs.reason);
 end;
 $$;
@@ -8076,10 +8088,11 @@ begin
     end if;
     v_tids := app_jobs.lock_jobs(reschedule_jobs.job_ids, false);
     v_tids := array(
-        select j.ctid
-        from app_jobs.jobs as j
-        where j.ctid = any(v_tids) and j.locked_by is null
-        order by j.id
+        select g.tid
+        from unnest(v_tids) with ordinality as g(tid, n)
+        inner join app_jobs.jobs as j on j.ctid = g.tid
+        where j.locked_by is null
+        order by g.n
     );
     if v_tids = '{}' then
         return;
@@ -8320,6 +8333,8 @@ set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
+    c_age constant interval := interval '1000 years';
+    v_before constant timestamptz := clock_timestamp() - least(prune.older_than, c_age);
     v_tids tid[];
     v_count integer;
 begin
@@ -8341,7 +8356,7 @@ begin
         v_tids := array(
             select f.ctid
             from app_jobs.finished_jobs as f
-            where f.finished_at <= clock_timestamp() - prune.older_than
+            where f.finished_at <= v_before
             order by f.finished_at
             limit prune.batch
             for update skip locked
@@ -8539,6 +8554,73 @@ comment on column app_jobs.metrics.parked is 'Jobs behind others of their queue,
 comment on column app_jobs.metrics.expired is 'Running jobs whose lease is over: tick() takes them back within a second or so.';
 comment on column app_jobs.metrics.oldest_ready_age is 'Time since the lowest run_at among ready jobs; null: none is ready.';
 comment on column app_jobs.metrics.failed_1h is 'Jobs that failed for good within the last hour and are still kept; the newest 10,000 of all tasks are looked at.';
+$script$, 'app_jobs', case '@extschema@' when 'public' then 'app_jobs' else '@extschema@' end);
+end;
+$do$;
+
+do $do$
+begin
+    execute replace($script$
+-- Deploy app_jobs:running_jobs to pg
+-- requires: metrics
+
+set local lock_timeout = '5s';
+
+create function app_jobs.running_jobs() returns table (
+    worker_id text,
+    task_identifier text,
+    jobs bigint,
+    since timestamptz
+)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+begin
+    -- As metrics() does it: leases slot by slot, or dead entries of the index would be walked.
+    return query
+    with slots as (
+        select o.slot from app_jobs.open_slots as o
+        union
+        select a.slot from app_jobs.alarms as a where a.kind = 'lease'
+    ),
+
+    held as (
+        select j.*
+        from slots as s
+        cross join lateral (
+            select l.locked_by, l.task_identifier, l.locked_at
+            from app_jobs.jobs as l
+            where l.slot = s.slot and l.lease_expires_at is not null
+            offset 0
+        ) as j
+        union all
+        select p.locked_by, p.task_identifier, p.locked_at
+        from app_jobs.jobs as p
+        where p.locked_by is not null and p.lease_expires_at is null
+    )
+
+    select h.locked_by, h.task_identifier, count(*), min(h.locked_at)
+    from held as h
+    group by h.locked_by, h.task_identifier
+    order by h.locked_by, min(h.locked_at), h.task_identifier;
+end;
+$$;
+
+revoke all on function app_jobs.running_jobs() from public;
+grant execute on function app_jobs.running_jobs() to app_jobs_monitor;
+
+comment on function app_jobs.running_jobs() is
+'Tell what each worker holds, processing jobs included; exact, and cheap however many jobs wait.
+
+Returns: a row per worker and task: how many jobs, and since when the first of them has been held.
+Roles: app_jobs_monitor.';
 $script$, 'app_jobs', case '@extschema@' when 'public' then 'app_jobs' else '@extschema@' end);
 end;
 $do$;

@@ -7801,7 +7801,11 @@ as $$
 declare
     v_tids constant tid[] := app_jobs.lock_jobs(complete_jobs.job_ids, false);
 begin
-    return query select j.* from app_jobs.jobs as j where j.ctid = any(v_tids) order by j.id;
+    return query
+    select j.*
+    from unnest(v_tids) with ordinality as g(tid, n)
+    inner join app_jobs.jobs as j on j.ctid = g.tid
+    order by g.n;
     perform app_jobs.end_jobs(v_tids, 'completed', null);
 end;
 $$;
@@ -7824,7 +7828,11 @@ as $$
 declare
     v_tids constant tid[] := app_jobs.lock_jobs(permanently_fail_jobs.job_ids, false);
 begin
-    return query select j.* from app_jobs.jobs as j where j.ctid = any(v_tids) order by j.id;
+    return query
+    select j.*
+    from unnest(v_tids) with ordinality as g(tid, n)
+    inner join app_jobs.jobs as j on j.ctid = g.tid
+    order by g.n;
     perform app_jobs.end_jobs(v_tids, 'failed', permanently_fail_jobs.error_message);
 end;
 $$;
@@ -7847,7 +7855,11 @@ as $$
 declare
     v_tids constant tid[] := app_jobs.lock_jobs(cancel_jobs.job_ids, true);
 begin
-    return query select j.* from app_jobs.jobs as j where j.ctid = any(v_tids) order by j.id;
+    return query
+    select j.*
+    from unnest(v_tids) with ordinality as g(tid, n)
+    inner join app_jobs.jobs as j on j.ctid = g.tid
+    order by g.n;
     perform app_jobs.cancel_locked(v_tids, cancel_jobs.reason);
 end;
 $$;
@@ -7889,10 +7901,11 @@ begin
     end if;
     v_tids := app_jobs.lock_jobs(reschedule_jobs.job_ids, false);
     v_tids := array(
-        select j.ctid
-        from app_jobs.jobs as j
-        where j.ctid = any(v_tids) and j.locked_by is null
-        order by j.id
+        select g.tid
+        from unnest(v_tids) with ordinality as g(tid, n)
+        inner join app_jobs.jobs as j on j.ctid = g.tid
+        where j.locked_by is null
+        order by g.n
     );
     if v_tids = '{}' then
         return;
@@ -8121,6 +8134,8 @@ set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
+    c_age constant interval := interval '1000 years';
+    v_before constant timestamptz := clock_timestamp() - least(prune.older_than, c_age);
     v_tids tid[];
     v_count integer;
 begin
@@ -8142,7 +8157,7 @@ begin
         v_tids := array(
             select f.ctid
             from app_jobs.finished_jobs as f
-            where f.finished_at <= clock_timestamp() - prune.older_than
+            where f.finished_at <= v_before
             order by f.finished_at
             limit prune.batch
             for update skip locked
@@ -8334,6 +8349,67 @@ comment on column app_jobs.metrics.parked is 'Jobs behind others of their queue,
 comment on column app_jobs.metrics.expired is 'Running jobs whose lease is over: tick() takes them back within a second or so.';
 comment on column app_jobs.metrics.oldest_ready_age is 'Time since the lowest run_at among ready jobs; null: none is ready.';
 comment on column app_jobs.metrics.failed_1h is 'Jobs that failed for good within the last hour and are still kept; the newest 10,000 of all tasks are looked at.';
+
+-- Deploy app_jobs:running_jobs to pg
+-- requires: metrics
+
+set local lock_timeout = '5s';
+
+create function app_jobs.running_jobs() returns table (
+    worker_id text,
+    task_identifier text,
+    jobs bigint,
+    since timestamptz
+)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+begin
+    -- As metrics() does it: leases slot by slot, or dead entries of the index would be walked.
+    return query
+    with slots as (
+        select o.slot from app_jobs.open_slots as o
+        union
+        select a.slot from app_jobs.alarms as a where a.kind = 'lease'
+    ),
+
+    held as (
+        select j.*
+        from slots as s
+        cross join lateral (
+            select l.locked_by, l.task_identifier, l.locked_at
+            from app_jobs.jobs as l
+            where l.slot = s.slot and l.lease_expires_at is not null
+            offset 0
+        ) as j
+        union all
+        select p.locked_by, p.task_identifier, p.locked_at
+        from app_jobs.jobs as p
+        where p.locked_by is not null and p.lease_expires_at is null
+    )
+
+    select h.locked_by, h.task_identifier, count(*), min(h.locked_at)
+    from held as h
+    group by h.locked_by, h.task_identifier
+    order by h.locked_by, min(h.locked_at), h.task_identifier;
+end;
+$$;
+
+revoke all on function app_jobs.running_jobs() from public;
+grant execute on function app_jobs.running_jobs() to app_jobs_monitor;
+
+comment on function app_jobs.running_jobs() is
+'Tell what each worker holds, processing jobs included; exact, and cheap however many jobs wait.
+
+Returns: a row per worker and task: how many jobs, and since when the first of them has been held.
+Roles: app_jobs_monitor.';
 
 -- Deploy app_jobs:explain_job to pg
 -- requires: metrics
@@ -9661,7 +9737,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', 'ff1958af9d5855c6b47cd35117400e1240877c54', 'set_task', 'app_jobs', array['set_queue']::text[], array[]::text[], 'Settings of tasks; pause and resume.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('fce79c4dffda13349f466b9b7d4e51cb56acbc81', '45d108b004cad785d41f7176d00511af8511a4d6', 'steer_jobs', 'app_jobs', 'Operators complete, fail, cancel and reschedule jobs.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('fce79c4dffda13349f466b9b7d4e51cb56acbc81', '25fd4883afdc12a9bdcf1156b73f014551cdd8c1', 'steer_jobs', 'app_jobs', 'Operators complete, fail, cancel and reschedule jobs.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('fce79c4dffda13349f466b9b7d4e51cb56acbc81', 'require', 'set_task', 'ff1958af9d5855c6b47cd35117400e1240877c54');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
@@ -9675,7 +9751,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '68ef9924f67c09ebf8beabcb9a51dafdd502995e', 'retry_jobs', 'app_jobs', array['steer_jobs']::text[], array[]::text[], 'retry_jobs(): dead letters back to work.', '2026-11-22T12:33:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('f674f0ac857e51ed9c821a8348072e00cbd77915', '35baa279e8e060c097a99b1620b7b75673cba80b', 'prune', 'app_jobs', 'prune(): finished jobs deleted by hand.', '2026-11-22T12:34:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('f674f0ac857e51ed9c821a8348072e00cbd77915', '90531a89f8409a5aff767980f2b03451ed6fd057', 'prune', 'app_jobs', 'prune(): finished jobs deleted by hand.', '2026-11-22T12:34:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('f674f0ac857e51ed9c821a8348072e00cbd77915', 'require', 'retry_jobs', '68ef9924f67c09ebf8beabcb9a51dafdd502995e');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
@@ -9689,26 +9765,33 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '5349b9fa16d1a6c26fc3db9f15b168e61e0b3822', 'metrics', 'app_jobs', array['release_jobs']::text[], array[]::text[], 'metrics: how many jobs there are, by tenant, task and queue.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('32d096bff29c7364c72dbd939e40f28c46706aeb', '3459ce37050fc03c029bbc7e58f6b097825c5ef4', 'explain_job', 'app_jobs', 'explain_job(): why a job is not running.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('9445f18a8097b0656b443edfddcd13113bc9b924', '8e0a7b77142cd67a8803b55d964f0a28dbc9ef5c', 'running_jobs', 'app_jobs', 'running_jobs(): what each worker runs.', '2026-11-22T12:30:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('32d096bff29c7364c72dbd939e40f28c46706aeb', 'require', 'metrics', '5349b9fa16d1a6c26fc3db9f15b168e61e0b3822');
+values ('9445f18a8097b0656b443edfddcd13113bc9b924', 'require', 'metrics', '5349b9fa16d1a6c26fc3db9f15b168e61e0b3822');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '32d096bff29c7364c72dbd939e40f28c46706aeb', 'explain_job', 'app_jobs', array['metrics']::text[], array[]::text[], 'explain_job(): why a job is not running.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '9445f18a8097b0656b443edfddcd13113bc9b924', 'running_jobs', 'app_jobs', array['metrics']::text[], array[]::text[], 'running_jobs(): what each worker runs.', '2026-11-22T12:30:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('0519ddd97f78997520eb00dea96149972dc39507', 'c6d929ba3eeb02cb9060ba8592569a032c748cc4', 'doctor', 'app_jobs', 'doctor(): what is wrong, and what to do.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('164a8e3cf70fc2c528ad974cbfdfcb3d6cd71019', '3459ce37050fc03c029bbc7e58f6b097825c5ef4', 'explain_job', 'app_jobs', 'explain_job(): why a job is not running.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('0519ddd97f78997520eb00dea96149972dc39507', 'require', 'explain_job', '32d096bff29c7364c72dbd939e40f28c46706aeb');
-insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('0519ddd97f78997520eb00dea96149972dc39507', 'require', 'run_schedules', '4cfe7bebb772853d3708fa6f27a18905d8d3cd21');
+values ('164a8e3cf70fc2c528ad974cbfdfcb3d6cd71019', 'require', 'metrics', '5349b9fa16d1a6c26fc3db9f15b168e61e0b3822');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '0519ddd97f78997520eb00dea96149972dc39507', 'doctor', 'app_jobs', array['explain_job', 'run_schedules']::text[], array[]::text[], 'doctor(): what is wrong, and what to do.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '164a8e3cf70fc2c528ad974cbfdfcb3d6cd71019', 'explain_job', 'app_jobs', array['metrics']::text[], array[]::text[], 'explain_job(): why a job is not running.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('bd7a02fe3b0a5be4db6e3ec8fb098d04a4338e0e', 'a34ebdaca4e7a957d8a896df5c50418d032e0f22', 'version', 'app_jobs', 'version(): all of the above is there.', '2026-11-22T13:00:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('bb9c3c76d02cbf5edbaa27ff840f98ad19092c13', 'c6d929ba3eeb02cb9060ba8592569a032c748cc4', 'doctor', 'app_jobs', 'doctor(): what is wrong, and what to do.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('bd7a02fe3b0a5be4db6e3ec8fb098d04a4338e0e', 'require', 'roles', '486923d28f849a8b71314e60b4bf7f79d80225b8');
+values ('bb9c3c76d02cbf5edbaa27ff840f98ad19092c13', 'require', 'explain_job', '164a8e3cf70fc2c528ad974cbfdfcb3d6cd71019');
+insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
+values ('bb9c3c76d02cbf5edbaa27ff840f98ad19092c13', 'require', 'run_schedules', '4cfe7bebb772853d3708fa6f27a18905d8d3cd21');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'bd7a02fe3b0a5be4db6e3ec8fb098d04a4338e0e', 'version', 'app_jobs', array['roles']::text[], array[]::text[], 'version(): all of the above is there.', '2026-11-22T13:00:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'bb9c3c76d02cbf5edbaa27ff840f98ad19092c13', 'doctor', 'app_jobs', array['explain_job', 'run_schedules']::text[], array[]::text[], 'doctor(): what is wrong, and what to do.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+
+insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
+values ('21266e16845ae03fb8e7b7f2227ce3c99ce9540a', 'a34ebdaca4e7a957d8a896df5c50418d032e0f22', 'version', 'app_jobs', 'version(): all of the above is there.', '2026-11-22T13:00:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
+values ('21266e16845ae03fb8e7b7f2227ce3c99ce9540a', 'require', 'roles', '486923d28f849a8b71314e60b4bf7f79d80225b8');
+insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
+values ('deploy', '21266e16845ae03fb8e7b7f2227ce3c99ce9540a', 'version', 'app_jobs', array['roles']::text[], array[]::text[], 'version(): all of the above is there.', '2026-11-22T13:00:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 commit;

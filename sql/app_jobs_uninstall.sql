@@ -129,6 +129,12 @@ drop function app_jobs.first_line(text);
 drop function app_jobs.at_time(timestamptz);
 drop function app_jobs.in_words(interval);
 
+-- Revert app_jobs:running_jobs from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.running_jobs();
+
 -- Revert app_jobs:metrics from pg
 
 set local lock_timeout = '5s';

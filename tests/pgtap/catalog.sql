@@ -186,6 +186,8 @@ select set_eq(
         'database_id uuid, task_identifier text, queue_name text, ready bigint, scheduled bigint, '
         'running bigint, parked bigint, expired bigint, oldest_ready_age interval, '
         'failed_1h bigint)',
+        'monitor: running_jobs() TABLE('
+        'worker_id text, task_identifier text, jobs bigint, since timestamp with time zone)',
         'monitor: explain_job(job_id bigint) text',
         'monitor producer: next_run_at('
         'schedule_info json, after timestamp with time zone DEFAULT now(), '

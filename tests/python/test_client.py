@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 import app_jobs
-from app_jobs import AsyncClient, Client, QueueSettings, RawJson, TaskSettings, _sql
+from app_jobs import AsyncClient, Client, QueueSettings, RawJson, RunningJobs, TaskSettings, _sql
 from app_jobs.errors import (
     AlreadyScheduled,
     BadArgument,
@@ -181,6 +181,15 @@ def test_metrics(client: Client) -> None:
     assert alone.oldest_ready_age is not None
     assert MINUTE <= alone.oldest_ready_age < 2 * MINUTE
     assert (queued.database_id, queued.queue_name, queued.ready) == (TENANT, "queue", 1)
+
+
+def test_running_jobs(client: Client) -> None:
+    client.add_jobs(identifier="task", payloads=[1, 2, 3])
+    assert client.running_jobs() == []
+    first, _ = client.get_jobs("worker", job_limit=2)
+    (running,) = client.running_jobs()
+    assert first.locked_at is not None
+    assert running == RunningJobs("worker", "task", 2, first.locked_at)
 
 
 def test_explain_job(client: Client) -> None:

@@ -25,6 +25,7 @@ from app_jobs._sql import (
     Metric,
     Once,
     QueueSettings,
+    RunningJobs,
     ScheduledJob,
     TaskSettings,
     Tick,
@@ -865,6 +866,12 @@ class AsyncClient:
         tick()'s last look.
         """
         return await self._call(_sql.METRICS, connection)
+
+    async def running_jobs(
+        self, *, connection: AsyncConnection[Any] | None = None
+    ) -> list[RunningJobs]:
+        """Tell what each worker holds, by task."""
+        return await self._call(_sql.RUNNING_JOBS, connection)
 
     async def explain_job(
         self, job_id: int, *, connection: AsyncConnection[Any] | None = None

@@ -25,6 +25,7 @@ from app_jobs._sql import (
     Metric,
     Once,
     QueueSettings,
+    RunningJobs,
     ScheduledJob,
     TaskSettings,
     Tick,
@@ -849,6 +850,10 @@ class Client:
         tick()'s last look.
         """
         return self._call(_sql.METRICS, connection)
+
+    def running_jobs(self, *, connection: Connection[Any] | None = None) -> list[RunningJobs]:
+        """Tell what each worker holds, by task."""
+        return self._call(_sql.RUNNING_JOBS, connection)
 
     def explain_job(self, job_id: int, *, connection: Connection[Any] | None = None) -> str:
         """Say in one sentence why a job is not running, or that it is, and the next step."""

@@ -183,6 +183,16 @@ class Finding:
     remedy: str
 
 
+@dataclass(frozen=True, slots=True)
+class RunningJobs:
+    """How many jobs of a task a worker holds, and since when the first of them."""
+
+    worker_id: str
+    task_identifier: str
+    jobs: int
+    since: datetime
+
+
 class BatchOptions(TypedDict, total=False):
     """What can be said about each of many jobs of a task: arguments of add_jobs()."""
 
@@ -778,6 +788,12 @@ METRICS = Function(
     "database_id, task_identifier, queue_name, ready, scheduled, running, parked, expired,"
     " oldest_ready_age, failed_1h",
 )
+RUNNING_JOBS = Function(
+    "running_jobs",
+    {},
+    lambda rows: [RunningJobs(*row) for row in rows],
+    "worker_id, task_identifier, jobs, since",
+)
 EXPLAIN_JOB: Function[str] = Function("explain_job", {"job_id": _BIGINT}, _only_value)
 DOCTOR = Function(
     "doctor",
@@ -839,6 +855,7 @@ FUNCTIONS: tuple[Function[Any], ...] = (
     PRUNE,
     SWEEP,
     METRICS,
+    RUNNING_JOBS,
     EXPLAIN_JOB,
     DOCTOR,
     VERSION,
