@@ -150,7 +150,11 @@ def test_the_readme_shows_the_examples(section: str) -> None:
     text = (ROOT / "README.md").read_text().split(f"## {section}\n")[1].split("\n## ")[0]
     code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert code
-    examples = [path.read_text() for path in EXAMPLES.glob("*.py")]
+    examples = [unindented(path.read_text()) for path in EXAMPLES.glob("*.py")]
     for block in code:
-        for part in block.split("\n\n"):
+        for part in unindented(block).split("\n\n"):
             assert any(part.strip("\n") in example for example in examples), part
+
+
+def unindented(text: str) -> str:
+    return "\n".join(line.strip() for line in text.splitlines())
