@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import fcntl
+import io
 import json
 import logging
 import os
+import re
+import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
+from rich.console import Console
 
 from app_jobs import Client, cli
+from app_jobs._top import View
 
 PATIENCE = 20
+TENANT = "018f0000-0000-7000-8000-000000000001"
 
 Run = Callable[..., "Ended"]
 
@@ -185,6 +197,18 @@ def test_finished_jobs_are_shown_with_their_errors(run: Run, client: Client) -> 
         (("worker", "mytasks:missing"), 2, "missing"),
         (("worker", "mytasks:not_tasks"), 2, "mytasks:not_tasks"),
         (("worker", "mytasks:tasks", "--concurrency", "0"), 2, "concurrency"),
+        (("cancel",), 2, "IDs or --key"),
+        (("cancel", "1", "--key", "k"), 2, "IDs or --key"),
+        (("cancel", "--key", "k"), 1, "no live job has the key k"),
+        (("cancel", "1", "2"), 1, "not changed: 1, 2"),
+        (("retry", "--all", "--task", "t"), 2, "IDs, --task or --all"),
+        (("retry", "3"), 1, "not changed: 3"),
+        (("pause",), 2, "--task or --queue"),
+        (("resume", "--task", "t", "--queue", "q"), 2, "--task or --queue"),
+        (("limit", "q", "0"), 2, "max_running is 0"),
+        (("task", "t", "max_attempts"), 2, "key=value"),
+        (("task", "t", "colour=red"), 2, "colour"),
+        (("prune", "--older-than", "soon"), 2, "no age: soon"),
         (("list", "--dsn", "nonsense"), 2, "connection string"),
         (("list", "--dsn", "host=127.0.0.1 port=1"), 3, "not reachable"),
         (("worker", "mytasks", "--dsn", "host=127.0.0.1 port=1"), 3, "not reachable"),
@@ -196,6 +220,289 @@ def test_errors(run: Run, arguments: tuple[str, ...], code: int, said: str) -> N
     assert said in ended.stderr
     assert "Traceback" not in ended.stderr
     assert ended.stdout == ""
+
+
+def ids(ended: Ended) -> list[int]:
+    assert ended.code in (0, 1), ended.stderr
+    return [int(line) for line in ended.stdout.split()]
+
+
+def test_cancel(run: Run, client: Client) -> None:
+    running = client.add_job(identifier="t")
+    assert client.get_job("w 1") is not None
+    waiting, keyed, tenants = (
+        client.add_job(identifier="t", job_key=key, db_id=tenant).id
+        for key, tenant in ((None, None), ("k", None), ("k", TENANT))
+    )
+    ended = run("cancel", str(running.id), str(waiting), "999", "--reason", "not wanted")
+    assert (ended.code, ids(ended)) == (1, [running.id, waiting])
+    assert f"job {running.id} is running on w 1" in ended.stderr
+    assert "not changed: 999" in ended.stderr
+    assert ids(run("cancel", "--key", "k", "--db-id", TENANT)) == [tenants]
+    assert client.find_job("k") is not None
+    assert ids(run("cancel", "--key", "k")) == [keyed]
+    assert "not wanted" in run("show", str(waiting)).stdout
+    assert client.heartbeat("w 1") == []
+
+
+def dead_letter(client: Client, task: str, key: str | None = None) -> int:
+    job = client.add_job(identifier=task, job_key=key)
+    assert client.get_job("w", [task]) is not None
+    client.fail_job("w", job.id, "no", permanent=True)
+    return job.id
+
+
+def test_retry(run: Run, client: Client) -> None:
+    a, b, c = (dead_letter(client, task) for task in "aab")
+    taken, outdated, last = (dead_letter(client, "k", key) for key in ("taken", "twice", "twice"))
+    client.add_job(identifier="k", job_key="taken")
+    assert ids(run("retry", str(a))) == [a]
+    assert ids(run("retry", "--task", "a")) == [b]
+    assert ids(run("retry", "--task", "a")) == []
+    limited = run("retry", "--all", "--limit", "1")
+    assert ids(limited) == [c]
+    assert "run it again" in limited.stderr
+    assert ids(run("retry", "--all")) == [last]
+    refused = run("retry", str(taken), str(outdated))
+    assert refused.code == 1
+    assert '"taken"' in refused.stderr
+
+
+def test_pause_and_resume(run: Run, client: Client) -> None:
+    client.add_job(identifier="t", queue_name="q", db_id=TENANT)
+    for what in (("--task", "t"), ("--queue", "q", "--db-id", TENANT)):
+        assert run("pause", *what).code == 0
+        assert client.get_job("w") is None
+        assert run("resume", *what).code == 0
+    assert run("pause", "--queue", "q").code == 0  # another tenant's
+    assert client.get_job("w") is not None
+
+
+def test_queues_and_their_limits(run: Run, client: Client) -> None:
+    client.add_jobs(identifier="t", payloads=[1, 2, 3], queue_name="[long]", db_id=TENANT)
+    client.add_jobs(identifier="t", payloads=[1], queue_name="short")
+    assert client.get_job("w") is not None
+    assert run("limit", "[long]", "2", "--db-id", TENANT).code == 0
+    assert run("pause", "--queue", "short").code == 0
+    listed = json.loads(run("queues", "--json").stdout)
+    assert [
+        (queue["queue_name"], queue["job_count"], queue["max_running"], queue["paused"])
+        for queue in listed
+    ] == [("[long]", 3, 2, False), ("short", 1, 1, True)]
+    header, first, second = run("queues").stdout.splitlines()
+    assert header.split()[:4] == ["queue", "tenant", "jobs", "limit"]
+    assert first.split()[:5] == ["[long]", TENANT, "3", "2", "w"]
+    assert second.split() == ["short", "1", "1", "paused"]
+    assert len(run("queues", "--limit", "1").stdout.splitlines()) == 2
+
+
+def test_task_settings(run: Run, client: Client) -> None:
+    nothing = run("task", "t")
+    assert (nothing.code, nothing.stdout) == (0, "")
+    assert "no settings" in nothing.stderr
+    shown = run("task", "t", "max_attempts=5", "timeout=10 minutes", 'backoff={"type":"linear"}')
+    assert (shown.code, shown.stderr) == (0, "")
+    assert '{"type": "linear"}' in shown.stdout
+    settings = json.loads(run("task", "t", "timeout=null", "--json").stdout)
+    assert (settings["max_attempts"], settings["timeout"]) == (5, None)
+    assert client.add_job(identifier="t").max_attempts == 5
+
+
+def test_prune(run: Run, client: Client, database: str) -> None:
+    jobs = [dead_letter(client, "t") for _ in range(5)]
+    with psycopg.connect(database) as connection:
+        connection.execute(
+            "update app_jobs.finished_jobs set finished_at = now() - interval '8 days'"
+            " where id <> %s",
+            [jobs[0]],
+        )
+    assert run("prune").stdout == "0\n"
+    assert run("prune", "--older-than", "7d", "--batch", "3").stdout == "4\n"
+    assert run("prune", "--older-than", "0s").stdout == "1\n"
+
+
+def test_explain(run: Run, client: Client) -> None:
+    job = client.add_job(identifier="t", run_at=datetime(2040, 1, 1, tzinfo=timezone.utc))
+    explained = run("explain", str(job.id))
+    assert (explained.code, explained.stderr) == (0, "")
+    assert "2040" in explained.stdout
+    assert len(explained.stdout.splitlines()) == 1
+
+
+def test_doctor(run: Run, client: Client) -> None:
+    healthy = run("doctor")
+    assert (healthy.code, "critical" in healthy.stdout) == (0, False)
+    client.add_job(identifier="[t]")
+    sick = run("doctor", "--json")
+    assert sick.code == 1
+    findings = json.loads(sick.stdout)
+    assert findings[0]["severity"] == "critical"
+    first, remedy, *_ = run("doctor").stdout.splitlines()
+    assert first == f"critical  {findings[0]['finding']}: {findings[0]['figure']}"
+    assert remedy.strip() == findings[0]["remedy"]
+
+
+def test_top_prints_one_frame_into_a_pipe(run: Run, client: Client) -> None:
+    client.add_jobs(identifier="mail [x]", payloads=[1, 2, 3])
+    client.add_job(identifier="later", run_at=datetime(2040, 1, 1, tzinfo=timezone.utc))
+    client.register_worker("idle one")
+    client.set_worker_idle("idle one", True)
+    assert len(client.get_jobs("busy one", job_limit=2)) == 2
+    client.heartbeat("busy one")
+
+    ended = run("top")
+    assert (ended.code, ended.stderr) == (0, "")
+    assert run("top", "--once").stdout.splitlines()[2:5] == ended.stdout.splitlines()[2:5]
+    lines = [" ".join(line.split()) for line in ended.stdout.splitlines()]
+    assert "2 workers, 1 idle" in lines[0]
+    assert lines[1] == "added - ended -"
+    assert lines[2] == "ready 1 scheduled 1 parked 0 running 2 expired 0"
+    assert lines[5:7] == ["mail [x] 1 0 0 2 0 s 0 █", "later 0 1 0 0 0 ▁"]
+    assert lines[9:11] == ["busy one 0 s 2 mail [x] 2 (0 s)", "idle one 0 s 0 idle"]
+
+    look = json.loads(run("top", "--json").stdout)
+    assert look["added"] >= 0
+    assert [(task["task"], task["ready"], task["running"]) for task in look["tasks"]] == [
+        ("mail [x]", 1, 2),
+        ("later", 0, 0),
+    ]
+    (busy, idle) = look["workers"]
+    assert (busy["worker"], busy["running"], busy["runs"][0]["jobs"]) == ("busy one", 2, 2)
+    assert (idle["worker"], idle["idle"], idle["runs"]) == ("idle one", True, [])
+
+
+class Terminal:
+    """A terminal of 80 by 24, with a process in it."""
+
+    def __init__(self, environment: dict[str, str], *arguments: str) -> None:
+        self._ours, self.theirs = os.openpty()
+        fcntl.ioctl(self.theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "app_jobs", *arguments],
+            env={**environment, "TERM": "xterm"},
+            stdin=self.theirs,
+            stdout=self.theirs,
+            stderr=self.theirs,
+        )
+
+    def wait_for(self, text: str) -> str:
+        """Read on until the text is shown; return the frame that has it."""
+        read, shown = b"", ""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline and select.select([self._ours], [], [], PATIENCE)[0]:
+            read += os.read(self._ours, 65_536)
+            shown = read.decode(errors="replace")
+            *frames, _ = shown.split("\x1b[H")  # the last one may be incomplete
+            for frame in frames:
+                if text in frame:
+                    return frame
+        pytest.fail(f"never shown: {text}\n{shown[-5000:]}")
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._ours, keys)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._ours)
+        os.close(self.theirs)
+
+
+@pytest.fixture
+def terminal(environment: dict[str, str]) -> Iterator[Callable[..., Terminal]]:
+    with ExitStack() as stack:
+
+        def start(*arguments: str) -> Terminal:
+            terminal = Terminal(environment, *arguments)
+            stack.callback(terminal.close)
+            return terminal
+
+        yield start
+
+
+def test_top_lives_on_a_terminal(
+    terminal: Callable[..., Terminal], client: Client, database: str, server: str
+) -> None:
+    client.add_jobs([{"identifier": f"task {n}"} for n in range(30)])
+    top = terminal("top", "--interval", "0.1")
+    settings = termios.tcgetattr(top.theirs)
+    frame = top.wait_for("… 15 more")
+    assert frame.count("\n") == 23
+    client.add_jobs(identifier="fresh", payloads=[1, 2])
+    top.wait_for("fresh")
+
+    name = conninfo_to_dict(database)["dbname"]
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f'alter database "{name}" allow_connections false')
+        top.wait_for("not reachable")
+        connection.execute(f'alter database "{name}" allow_connections true')
+    client.add_jobs(identifier="afterwards", payloads=[1, 2, 3])
+    assert "not reachable" not in top.wait_for("afterwards")
+
+    top.type(b"x")
+    top.wait_for("afterwards")
+    assert top.process.poll() is None
+    top.type(b"q")
+    assert top.process.wait(PATIENCE) == 0
+    assert termios.tcgetattr(top.theirs) == settings
+
+
+def test_top_is_ended_by_an_interrupt(terminal: Callable[..., Terminal], client: Client) -> None:
+    top = terminal("top", "--interval", "0.1")
+    settings = termios.tcgetattr(top.theirs)
+    top.wait_for("app_jobs")
+    top.process.send_signal(signal.SIGINT)
+    assert top.process.wait(PATIENCE) == 0
+    assert termios.tcgetattr(top.theirs) == settings
+
+
+def look(at: float, added: int, ended: int, tasks: int = 0, workers: int = 0) -> dict[str, Any]:
+    numbers = dict.fromkeys(("ready", "scheduled", "parked", "running", "expired", "failed_1h"), 7)
+    return {
+        "at": at,
+        "clock": "12:00:00",
+        "database": "d",
+        "version": "1",
+        "added": added,
+        "ended": ended,
+        "tasks": [{"task": f"task {n}", "oldest": 200_000, **numbers} for n in range(tasks)],
+        "workers": [
+            {"worker": f"worker {n}", "seen": 61, "idle": False, "running": 1, "runs": []}
+            for n in range(workers)
+        ],
+    }
+
+
+def drawn(view: View, height: int | None = None) -> list[str]:
+    console = Console(width=80, file=io.StringIO())
+    with console.capture() as capture:
+        console.print(view.frame(height))
+    return capture.get().splitlines()
+
+
+def test_top_shows_rates() -> None:
+    view = View()
+    for sample in (look(10, 500, 0), look(12, 600, 3), look(14, 20_100, 3), look(15, 0, 3)):
+        view.add(sample)
+    assert drawn(view)[1].split() == ["added", "0/s", "▁█▁", "ended", "0/s", "█▁▁"]
+    view.add(look(17, 50_000, 8))
+    assert drawn(view)[1].split() == ["added", "25k/s", "▁▄▁█", "ended", "2.5/s", "▅▁▁█"]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "workers", "shown"),
+    [(3, 4, (3, 4)), (40, 2, (13, 2)), (2, 40, (2, 13)), (40, 40, (7, 8)), (0, 0, (0, 0))],
+)
+def test_top_fits_the_screen(tasks: int, workers: int, shown: tuple[int, int]) -> None:
+    view = View()
+    view.add(look(10, 0, 0, tasks, workers))
+    lines = drawn(view, 24)
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    kinds = [line.split()[0] for line in lines if re.match(r"(task|worker) \d", line)]
+    assert (kinds.count("task"), kinds.count("worker")) == shown
+    hidden = re.findall(r"… (\d+) more", "\n".join(lines))
+    assert [int(n) for n in hidden] == [n for n in (tasks - shown[0], workers - shown[1]) if n > 0]
 
 
 def test_schema_commands(run: Run, empty_database: str) -> None:

@@ -963,6 +963,112 @@ def remove_schedules(schema: str) -> str:
 delete from {quoted(schema)}.scheduled_jobs where id = any(%(ids)s) returning id::text"""
 
 
+def dead_letters(schema: str) -> str:
+    """Return the query for the ids of failed jobs that can be retried, the oldest first.
+
+    Left out are those whose key a live job has, or a later one of them.
+    """
+    name = quoted(schema)
+    return f"""
+select pg_catalog.to_json(f.id)::text
+from {name}.finished_jobs as f
+where
+    f.state = 'failed'
+    and (%(task)s::text is null or f.task_identifier = %(task)s)
+    and (
+        f.key is null
+        or not exists (
+            select from {name}.jobs as j
+            where j.key = f.key and j.database_id is not distinct from f.database_id
+        )
+        and not exists (
+            select from {name}.finished_jobs as g
+            where
+                g.key = f.key
+                and g.database_id is not distinct from f.database_id
+                and g.state = 'failed'
+                and g.id > f.id
+        )
+    )
+order by f.id
+limit %(limit)s"""
+
+
+def list_queues(schema: str) -> str:
+    """Return the query for named queues, those with most jobs first, one JSON object each."""
+    return f"""
+select pg_catalog.row_to_json(q)::text
+from {quoted(schema)}.job_queues as q
+order by q.job_count desc, q.queue_name, q.database_id
+limit %(limit)s"""
+
+
+def show_task(schema: str) -> str:
+    """Return the query for the settings of a task, as a JSON object; no row if it has none."""
+    return f"""
+select pg_catalog.row_to_json(t)::text
+from {quoted(schema)}.tasks as t
+where t.task_identifier = %(task)s"""
+
+
+def top(schema: str) -> str:
+    """Return the query for what `app-jobs top` shows, as a JSON object; times are in seconds.
+
+    `added` and `ended` count jobs since the server's statistics were reset.
+    """
+    name = quoted(schema)
+    return f"""
+with
+tasks as (
+    select
+        m.task_identifier as task,
+        pg_catalog.sum(m.ready)::bigint as ready,
+        pg_catalog.sum(m.scheduled)::bigint as scheduled,
+        pg_catalog.sum(m.parked)::bigint as parked,
+        pg_catalog.sum(m.running)::bigint as running,
+        pg_catalog.sum(m.expired)::bigint as expired,
+        pg_catalog.sum(m.failed_1h)::bigint as failed_1h,
+        extract(epoch from pg_catalog.max(m.oldest_ready_age))::double precision as oldest
+    from {name}.metrics as m
+    group by m.task_identifier
+    order by pg_catalog.sum(m.ready + m.parked) desc, pg_catalog.sum(m.running) desc, 1
+),
+runs as (
+    select
+        r.worker_id,
+        pg_catalog.json_agg(pg_catalog.json_build_object(
+            'task', r.task_identifier,
+            'jobs', r.jobs,
+            'longest', extract(epoch from pg_catalog.clock_timestamp() - r.since)
+        ) order by r.since) as list
+    from {name}.running_jobs() as r
+    group by r.worker_id
+),
+workers as (
+    select
+        w.worker_id as worker,
+        w.idle,
+        w.running,
+        extract(epoch from pg_catalog.clock_timestamp() - w.last_seen_at) as seen,
+        coalesce(r.list, '[]') as runs
+    from {name}.workers as w
+    left join runs as r on r.worker_id = w.worker_id
+    order by w.running desc, w.worker_id
+)
+select pg_catalog.json_build_object(
+    'at', extract(epoch from pg_catalog.clock_timestamp()),
+    'clock', pg_catalog.to_char(pg_catalog.clock_timestamp(), 'HH24:MI:SS'),
+    'database', pg_catalog.current_database(),
+    'version', {name}.version(),
+    'added', s.n_tup_ins,
+    'ended', s.n_tup_del,
+    'tasks', (select coalesce(pg_catalog.json_agg(t), '[]') from tasks as t),
+    'workers', (select coalesce(pg_catalog.json_agg(w), '[]') from workers as w)
+)::text
+from pg_catalog.pg_stat_user_tables as s
+where s.schemaname = %(namespace)s and s.relname = 'jobs'"""
+
+
 # --- connections and versions --------------------------------------------------------------------
 
 

@@ -9,7 +9,11 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import re
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from datetime import datetime, timedelta, timezone, tzinfo
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +23,7 @@ import psycopg
 
 from app_jobs import _sql, migrate
 from app_jobs._client import Client
+from app_jobs._sql import Job
 from app_jobs.errors import AppJobsError, BadArgument, UnknownJob
 from app_jobs.tasks import Tasks
 from app_jobs.worker import Worker
@@ -26,8 +31,11 @@ from app_jobs.worker import Worker
 try:
     import typer
     from rich.console import Console
+    from rich.live import Live
     from rich.markup import escape
     from rich.table import Table
+
+    from app_jobs._top import View, keyboard
 except ModuleNotFoundError as missing:
     print(
         f"app-jobs needs the extra cli ({missing.name} is missing): pip install 'app-jobs[cli]'",
@@ -36,6 +44,7 @@ except ModuleNotFoundError as missing:
     raise SystemExit(2) from None
 
 FAILED, USAGE, UNREACHABLE = 1, 2, 3
+COLOURS = {"critical": "bold red", "warning": "yellow", "ok": "green"}
 
 app = typer.Typer(
     help="A job queue in PostgreSQL. The database: --dsn, DATABASE_URL, or libpq's PG* variables.",
@@ -55,6 +64,9 @@ Dsn = Annotated[
 ]
 Schema = Annotated[str, typer.Option(help="Name of the schema.")]
 To = Annotated[str | None, typer.Option(metavar="CHANGE", help="Name of a change in the plan.")]
+DbId = Annotated[str | None, typer.Option(help="Tenant, a uuid.")]
+TaskOption = Annotated[str | None, typer.Option("--task", help="The task.")]
+QueueOption = Annotated[str | None, typer.Option("--queue", help="The queue.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -166,7 +178,7 @@ def add(
     task: Annotated[str, typer.Argument(help="Task to run.")],
     payload: Annotated[str, typer.Argument(help="Its payload, as JSON.")] = "{}",
     dsn: Dsn = "",
-    db_id: Annotated[str | None, typer.Option(help="Tenant, a uuid.")] = None,
+    db_id: DbId = None,
     job_key: Annotated[str | None, typer.Option("--key", help="Key of the job.")] = None,
     job_key_mode: Annotated[
         str, typer.Option("--key-mode", help="replace, preserve_run_at, keep or once.")
@@ -228,9 +240,7 @@ def list_jobs(
     if as_json:
         _print_json(jobs)
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("id", "state", "task", "queue", "key", "attempts", "run at", "last error"):
-        table.add_column(heading, no_wrap=heading != "last error", overflow="ellipsis")
+    table = _table("id", "state", "task", "queue", "key", "attempts", "run at", "last error")
     for job in jobs:
         table.add_row(
             str(job["id"]),
@@ -264,10 +274,7 @@ def show(
     if as_json:
         _print_json({**found[0], "errors": errors})
         return
-    for name, value in found[0].items():
-        if value is not None:
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            out.print(f"{name:17} {text}", highlight=False, markup=False)
+    _print_members(found[0])
     for error in errors:
         out.print(
             f"\nattempt {error['attempt']} failed at {error['failed_at']} on {error['worker_id']}:"
@@ -277,6 +284,252 @@ def show(
         )
         if error["detail"]:
             out.print(error["detail"].rstrip(), highlight=False, markup=False)
+
+
+@app.command()
+def explain(
+    job_id: Annotated[int, typer.Argument(metavar="ID")], dsn: Dsn = "", schema: Schema = "app_jobs"
+) -> None:
+    """Say why a job is not running, and the next step."""
+    with Client(dsn, schema=schema) as client:
+        print(client.explain_job(job_id))
+
+
+@app.command()
+def queues(
+    dsn: Dsn = "",
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    schema: Schema = "app_jobs",
+    as_json: AsJson = False,
+) -> None:
+    """List named queues, those with most jobs first. Reads all jobs."""
+    found = _fetch(dsn, schema, _sql.list_queues(schema), limit=limit)
+    if as_json:
+        _print_json(found)
+        return
+    table = _table("queue", "tenant", "jobs", "limit", "paused", "held by", "since")
+    for queue in found:
+        table.add_row(
+            escape(queue["queue_name"]),
+            queue["database_id"] or "",
+            str(queue["job_count"]),
+            str(queue["max_running"]),
+            "paused" if queue["paused"] else "",
+            escape(queue["locked_by"] or ""),
+            (queue["locked_at"] or "")[:19],
+        )
+    out.print(table)
+
+
+@app.command()
+def doctor(dsn: Dsn = "", schema: Schema = "app_jobs", as_json: AsJson = False) -> None:
+    """Look for what is wrong or will be. Exit code 1: something is critical."""
+    with Client(dsn, schema=schema) as client:
+        findings = client.doctor()
+    if as_json:
+        _print_json([asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            severity = f"[{COLOURS.get(finding.severity, 'default')}]{finding.severity:8}[/]"
+            out.print(f"{severity}  {escape(finding.finding)}: {escape(finding.figure)}")
+            out.print(f"{'':8}  {escape(finding.remedy)}", highlight=False)
+    if any(finding.severity == "critical" for finding in findings):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def top(
+    dsn: Dsn = "",
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between looks.")] = 2,
+    once: Annotated[bool, typer.Option("--once", help="Print one frame.")] = False,
+    schema: Schema = "app_jobs",
+    as_json: AsJson = False,
+) -> None:
+    """Watch tasks and workers; q ends it. Into a pipe: one frame."""
+
+    def look() -> Any:
+        return _fetch(dsn, schema, _sql.top(schema), namespace=schema)[0]
+
+    view = View()
+    view.add(look())
+    if as_json:
+        _print_json(view.look)
+        return
+    if once or not sys.stdout.isatty():
+        out.print(view.frame())
+        return
+    note = ""
+    with (
+        suppress(KeyboardInterrupt),
+        keyboard() as wait,
+        Live(console=out, screen=True, auto_refresh=False) as live,
+    ):
+        while True:
+            live.update(view.frame(out.height, note), refresh=True)
+            if not wait(interval):
+                return
+            try:
+                view.add(look())
+                note = ""
+            except psycopg.OperationalError as error:
+                note = f"the database is not reachable: {' '.join(str(error).split())}"
+
+
+# --- steering ---
+
+
+@app.command()
+def cancel(
+    job_ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]...")] = None,
+    job_key: Annotated[str | None, typer.Option("--key", help="The job with this key.")] = None,
+    db_id: DbId = None,
+    reason: Annotated[str | None, typer.Option(help="Why; kept as the job's last error.")] = None,
+    dsn: Dsn = "",
+    schema: Schema = "app_jobs",
+) -> None:
+    """Cancel jobs, and print their ids. One that runs is stopped at its worker's next heartbeat."""
+    _one_of({"IDs": job_ids, "--key": job_key})
+    with Client(dsn, schema=schema) as client:
+        if job_key is None:
+            jobs = client.cancel_jobs(job_ids or [], reason)
+        else:
+            job = client.cancel_job(job_key, db_id, reason)
+            if job is None:
+                raise UnknownJob(f"no live job has the key {job_key}")
+            jobs = [job]
+    for job in jobs:
+        if job.lease_expires_at is not None:
+            _say(f"job {job.id} is running on {job.locked_by}, which will be told to stop")
+    _print_ids(jobs, job_ids)
+
+
+@app.command()
+def retry(
+    job_ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]...")] = None,
+    task: Annotated[str | None, typer.Option(help="The dead letters of this task.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="With --task or --all: so many.")] = 1000,
+    dsn: Dsn = "",
+    schema: Schema = "app_jobs",
+) -> None:
+    """Put finished jobs back to work, all or none, and print their ids.
+
+    Of --task or --all, jobs whose key has been given to another one since are left out.
+    """
+    _one_of({"IDs": job_ids, "--task": task, "--all": everything})
+    chosen = job_ids or _fetch(dsn, schema, _sql.dead_letters(schema), task=task, limit=limit)
+    with Client(dsn, schema=schema) as client:
+        jobs = client.retry_jobs(chosen)
+    if not job_ids and len(chosen) == limit:
+        _say("there may be more: run it again")
+    _print_ids(jobs, job_ids)
+
+
+@app.command()
+def pause(
+    task: TaskOption = None,
+    queue: QueueOption = None,
+    db_id: DbId = None,
+    dsn: Dsn = "",
+    schema: Schema = "app_jobs",
+) -> None:
+    """Start no more jobs of a task or a queue. Those that run go on."""
+    _one_of({"--task": task, "--queue": queue})
+    with Client(dsn, schema=schema) as client:
+        if task is not None:
+            client.pause_task(task)
+        elif queue is not None:
+            client.pause_queue(queue, db_id)
+
+
+@app.command()
+def resume(
+    task: TaskOption = None,
+    queue: QueueOption = None,
+    db_id: DbId = None,
+    dsn: Dsn = "",
+    schema: Schema = "app_jobs",
+) -> None:
+    """Let a paused task or queue go on."""
+    _one_of({"--task": task, "--queue": queue})
+    with Client(dsn, schema=schema) as client:
+        if task is not None:
+            client.resume_task(task)
+        elif queue is not None:
+            client.resume_queue(queue, db_id)
+
+
+@app.command("limit")
+def limit_queue(
+    queue: Annotated[str, typer.Argument(help="Name of the queue.")],
+    max_running: Annotated[int, typer.Argument(metavar="N", help="Jobs at once, 1 to 10,000.")],
+    db_id: DbId = None,
+    dsn: Dsn = "",
+    schema: Schema = "app_jobs",
+) -> None:
+    """Set how many jobs of a queue may run at once."""
+    with Client(dsn, schema=schema) as client:
+        client.set_queue_limit(queue, max_running, db_id)
+
+
+@app.command("task")
+def set_task(
+    task: Annotated[str, typer.Argument(help="Name of the task.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="null: back to the default."),
+    ] = None,
+    dsn: Dsn = "",
+    schema: Schema = "app_jobs",
+    as_json: AsJson = False,
+) -> None:
+    """Show the settings of a task, after changing some.
+
+    For example: app-jobs task report max_attempts=5 keep_completed='1 day' timeout=null
+    """
+    changes = {}
+    for setting in settings or []:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise BadArgument(f"no setting: {setting}", hint="Give key=value.")
+        changes[key] = _json_or_text(value)
+    if changes:
+        with Client(dsn, schema=schema) as client:
+            client.set_task(task, changes)
+    found = _fetch(dsn, schema, _sql.show_task(schema), task=task)
+    if as_json:
+        _print_json(found[0] if found else None)
+    elif found:
+        _print_members(found[0])
+    else:
+        _say(f"task {task} has no settings of its own")
+
+
+@app.command()
+def prune(
+    older_than: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AGE",
+            help="Finished longer ago than that: 90s, 30m, 12h, 7d or 2w.",
+            show_default="as their tasks keep them",
+        ),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Rows in one transaction.")] = 10_000,
+    dsn: Dsn = "",
+    schema: Schema = "app_jobs",
+) -> None:
+    """Delete finished jobs, in batches until none is left; print how many."""
+    age = None if older_than is None else _age(older_than)
+    total = 0
+    with Client(dsn, schema=schema) as client, err.status("deleting finished jobs") as status:
+        while True:
+            deleted = client.prune(age, batch)
+            total += deleted
+            if deleted < batch:
+                break
+            status.update(f"{total:,} finished jobs deleted")
+    print(total)
 
 
 # --- schedules ---
@@ -431,6 +684,53 @@ def _load(reference: str) -> Tasks:
 
 
 _LOAD_HINT = "Give package.module:name, importable from the current folder."
+
+
+def _one_of(choices: dict[str, Any]) -> None:
+    """Refuse a command line that gives not exactly one of these."""
+    if sum(bool(value) for value in choices.values()) != 1:
+        *others, last = choices
+        raise BadArgument(f"give {', '.join(others)} or {last}, and one of them only")
+
+
+def _age(text: str) -> timedelta:
+    match = re.fullmatch(r"(\d+)\s*([smhdw])", text)
+    if match is None:
+        raise BadArgument(f"no age: {text}", hint="For example 90s, 30m, 12h, 7d or 2w.")
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+    return timedelta(**{units[match[2]]: int(match[1])})
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _print_ids(jobs: Sequence[Job], wanted: Sequence[int] | None) -> None:
+    """Print the ids of jobs that were changed; those that were not are a failure."""
+    for job in jobs:
+        print(job.id)
+    rest = sorted(set(wanted or []) - {job.id for job in jobs})
+    if rest:
+        _complain(f"not changed: {', '.join(map(str, rest))}", hint="app-jobs explain ID says why.")
+        raise typer.Exit(FAILED)
+
+
+def _table(*headings: str) -> Table:
+    """A table whose last column takes the room that is left."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, no_wrap=heading != headings[-1], overflow="ellipsis")
+    return table
+
+
+def _print_members(record: dict[str, Any]) -> None:
+    for name, value in record.items():
+        if value is not None:
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            out.print(f"{name:17} {text}", highlight=False, markup=False)
 
 
 def _print_json(value: Any) -> None:
