@@ -58,7 +58,8 @@ begin
             g.id, g.database_id, g.queue_name, g.task_identifier, g.payload, g.attributes,
             g.priority, now(), g.max_attempts, g.lease, g.key, g.retry_after, g.created_at,
             v_slots[1 + (g.n - 1) * cardinality(v_slots) / v_jobs], '',
-            exists (select from app_jobs.effects as e where e.job_id = g.id)
+            -- scalar: by index, whatever the statistics say
+            (select e.job_id from app_jobs.effects as e where e.job_id = g.id limit 1) is not null
         from (select w.*, row_number() over (order by w.id) as n from gone as w) as g
         order by g.id
         on conflict do nothing

@@ -8073,7 +8073,8 @@ begin
             g.id, g.database_id, g.queue_name, g.task_identifier, g.payload, g.attributes,
             g.priority, now(), g.max_attempts, g.lease, g.key, g.retry_after, g.created_at,
             v_slots[1 + (g.n - 1) * cardinality(v_slots) / v_jobs], '',
-            exists (select from app_jobs.effects as e where e.job_id = g.id)
+            -- scalar: by index, whatever the statistics say
+            (select e.job_id from app_jobs.effects as e where e.job_id = g.id limit 1) is not null
         from (select w.*, row_number() over (order by w.id) as n from gone as w) as g
         order by g.id
         on conflict do nothing
@@ -9744,7 +9745,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', 'fce79c4dffda13349f466b9b7d4e51cb56acbc81', 'steer_jobs', 'app_jobs', array['set_task']::text[], array[]::text[], 'Operators complete, fail, cancel and reschedule jobs.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('68ef9924f67c09ebf8beabcb9a51dafdd502995e', '136f78c97a03954e519f62fd6a685d70c1c597f3', 'retry_jobs', 'app_jobs', 'retry_jobs(): dead letters back to work.', '2026-11-22T12:33:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('68ef9924f67c09ebf8beabcb9a51dafdd502995e', '147aedbef4a49121e206e34a5c55deb296740228', 'retry_jobs', 'app_jobs', 'retry_jobs(): dead letters back to work.', '2026-11-22T12:33:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('68ef9924f67c09ebf8beabcb9a51dafdd502995e', 'require', 'steer_jobs', 'fce79c4dffda13349f466b9b7d4e51cb56acbc81');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
