@@ -257,6 +257,30 @@ def test_queues_take_turns(database: str) -> None:
     assert figures[1] <= 1.5 * figures[0]
 
 
+FINISHED = """
+insert into app_jobs.finished_jobs (
+    id, task_identifier, payload, attributes, priority, run_at, attempts, max_attempts, lease,
+    created_at, state, keep_until
+)
+select n, 'noop', '{}', '{}', 0, now(), 1, 1, 1, now(), 'completed', now() - n * interval '1 second'
+from generate_series(1, %s) as n
+order by random()
+"""
+
+
+def test_pruning_is_flat(database: str) -> None:
+    """prune() of 100 jobs: the same at the start and half-way, under an old snapshot."""
+    jobs = 20_000 * SCALE
+    with connect(database) as connection:
+        connection.execute(FINISHED, [jobs])
+        with old_snapshot(database):
+            figures = [pages(connection, "select app_jobs.prune(batch => 100)")]
+            connection.execute("select app_jobs.prune(batch => %s)", [jobs // 2])
+            figures.append(pages(connection, "select app_jobs.prune(batch => 100)"))
+    print("\npages of prune(), at the start and half-way:", figures)
+    assert figures[1] <= 1.5 * figures[0]
+
+
 def test_deep(database: str) -> None:
     """Jobs of one task added in one call: the same cost at start, half and nine tenths."""
     jobs = 100_000 * SCALE
