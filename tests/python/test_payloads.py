@@ -363,15 +363,18 @@ def test_enqueue(client: Client, database: str, tasks: Tasks) -> None:
     assert (job.task_identifier, job.key, job.priority) == ("mail", "k", 3)
     assert job.payload == {"street": "s", "zip": None}
     assert mail.from_payload(job.payload) == Address("s")
+    once = [mail.enqueue(client, Address("s"), idempotency_key="once").id for _ in range(2)]
+    assert once[0] == once[1]
     assert mail.enqueue(client, None).payload is None
-    assert tidy.enqueue(client).payload == {}
+    tidied = tidy.enqueue(client)
+    assert tidied.payload == {}
     with psycopg.connect(database) as connection:
         mail.enqueue_many(client, [Address("a"), None], connection=connection, queue_name="q")
         spec: JobSpec = {"identifier": mail.name, "payload": mail.to_payload(Address("b"))}
         client.add_jobs([spec], connection=connection)
         rows = connection.execute(
             "select payload->>'street', queue_name from app_jobs.jobs where id > %s order by id",
-            [job.id + 2],
+            [tidied.id],
         ).fetchall()
         assert rows == [("a", "q"), (None, "q"), ("b", None)]
         connection.rollback()

@@ -65,7 +65,7 @@ def add(client: Client, connection: psycopg.Connection[Any]) -> None:
     job: Job = send_email.enqueue(client, email, priority=1, connection=connection)
     ids: list[int] = take_note.enqueue_many(client, [note], queue_name="q")
     take_note.enqueue(client, {"text": "x"}, job_key="k", job_key_mode="keep")
-    nothing.enqueue(client)
+    nothing.enqueue(client, idempotency_key="k")
     only_context.enqueue(client)
     only_context.enqueue(client, {"id": 7})
     anything.enqueue(client, 7)
@@ -81,6 +81,7 @@ def add(client: Client, connection: psycopg.Connection[Any]) -> None:
     send_email.enqueue(client, email, priorty=1)  # E: did you mean "priority"
     send_email.enqueue(client, email, priority="high")  # E: expected "int"
     send_email.enqueue(client, email, job_key_mode="keeep")  # E: "Literal['keeep']"
+    send_email.enqueue(client, email, idempotency_key=7)  # E: "idempotency_key"
     send_email.enqueue("client", email)  # E: "str"
     send_email.enqueue_many(client, email)  # E: expected "Sequence[Email]"
     send_email.enqueue_many(client, [note])  # E: expected "Email"
