@@ -119,11 +119,7 @@ def by_migrator(dsn: str) -> None:
     migrator_deploy(dsn, schema=SCHEMA)
 
 
-def by_sqitch(dsn: str) -> None:
-    sqitch_deploy(dsn, schema=SCHEMA)
-
-
-@pytest.mark.parametrize("road", [by_sqitch, by_migrator, by_file, by_extension])
+@pytest.mark.parametrize("road", [by_migrator, by_file, by_extension])
 def test_existing_roles_are_used(
     road: Step, own_database: str, deployer: Callable[[str], str]
 ) -> None:
