@@ -6055,6 +6055,8 @@ as $$
 declare
     c_late constant interval := interval '1 minute';
     v_now constant timestamptz := clock_timestamp();
+    -- read here, since within the query it would be no index condition but a filter: it is volatile
+    v_from constant timestamptz := to_timestamp(pg_sequence_last_value('app_jobs.pruned_to'));
     v_tids tid[];
     v_until timestamptz;
 begin
@@ -6064,7 +6066,7 @@ begin
         select f.ctid as tid, f.keep_until
         from app_jobs.finished_jobs as f
         where
-            f.keep_until >= to_timestamp(pg_sequence_last_value('app_jobs.pruned_to'))
+            f.keep_until >= v_from
             and f.keep_until <= v_now
         order by f.keep_until
         limit prune_finished.most

@@ -5928,6 +5928,8 @@ as $$
 declare
     c_late constant interval := interval '1 minute';
     v_now constant timestamptz := clock_timestamp();
+    -- read here, since within the query it would be no index condition but a filter: it is volatile
+    v_from constant timestamptz := to_timestamp(pg_sequence_last_value('app_jobs.pruned_to'));
     v_tids tid[];
     v_until timestamptz;
 begin
@@ -5937,7 +5939,7 @@ begin
         select f.ctid as tid, f.keep_until
         from app_jobs.finished_jobs as f
         where
-            f.keep_until >= to_timestamp(pg_sequence_last_value('app_jobs.pruned_to'))
+            f.keep_until >= v_from
             and f.keep_until <= v_now
         order by f.keep_until
         limit prune_finished.most
@@ -9666,7 +9668,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '4cfe7bebb772853d3708fa6f27a18905d8d3cd21', 'run_schedules', 'app_jobs', array['scheduled_jobs', 'add_jobs']::text[], array[]::text[], 'run_due_schedules(): every due time adds its job once.', '2026-11-22T12:17:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('a1eb48792f3c358324a79bb41096948c35ab0a1c', '21a081d9e20d0f3c4e437b57977aee9c2b31882c', 'tick', 'app_jobs', 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('a1eb48792f3c358324a79bb41096948c35ab0a1c', '3e51af1d9ee70caf5bfc01595285bab2c12b0a5c', 'tick', 'app_jobs', 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('a1eb48792f3c358324a79bb41096948c35ab0a1c', 'require', 'cancel_job', 'cfe18508c3ff1ef532987895cfc33d245bd0c914');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
