@@ -209,6 +209,7 @@ def test_finished_jobs_are_shown_with_their_errors(run: Run, client: Client) -> 
         (("task", "t", "max_attempts"), 2, "key=value"),
         (("task", "t", "colour=red"), 2, "colour"),
         (("prune", "--older-than", "soon"), 2, "no age: soon"),
+        (("prune", "--older-than", "9999999d"), 2, "no age: 9999999d"),
         (("list", "--dsn", "nonsense"), 2, "connection string"),
         (("list", "--dsn", "host=127.0.0.1 port=1"), 3, "not reachable"),
         (("worker", "mytasks", "--dsn", "host=127.0.0.1 port=1"), 3, "not reachable"),
@@ -331,7 +332,7 @@ def test_explain(run: Run, client: Client) -> None:
 
 def test_doctor(run: Run, client: Client) -> None:
     healthy = run("doctor")
-    assert (healthy.code, "critical" in healthy.stdout) == (0, False)
+    assert (healthy.code, healthy.stdout) == (0, "ok        nothing found\n")
     client.add_job(identifier="[t]")
     sick = run("doctor", "--json")
     assert sick.code == 1
@@ -354,7 +355,7 @@ def test_top_prints_one_frame_into_a_pipe(run: Run, client: Client) -> None:
     assert (ended.code, ended.stderr) == (0, "")
     assert run("top", "--once").stdout.splitlines()[2:5] == ended.stdout.splitlines()[2:5]
     lines = [" ".join(line.split()) for line in ended.stdout.splitlines()]
-    assert "2 workers, 1 idle" in lines[0]
+    assert "workers 2, idle 1" in lines[0]
     assert lines[1] == "added - ended -"
     assert lines[2] == "ready 1 scheduled 1 parked 0 running 2 expired 0"
     assert lines[5:7] == ["mail [x] 1 0 0 2 0 s 0 █", "later 0 1 0 0 0 ▁"]

@@ -71,7 +71,7 @@ class View:
     def _headline(self) -> RenderableType:
         look = self.look
         idle = sum(worker["idle"] for worker in look["workers"])
-        workers = f"{len(look['workers'])} workers, {idle} idle"
+        workers = f"workers {len(look['workers'])}, idle {idle}"
         return _line(
             f"app_jobs {look['version']}   {look['clock']}   {workers}   {look['database']}"
         )

@@ -331,8 +331,10 @@ def doctor(dsn: Dsn = "", schema: Schema = "app_jobs", as_json: AsJson = False) 
     else:
         for finding in findings:
             severity = f"[{COLOURS.get(finding.severity, 'default')}]{finding.severity:8}[/]"
-            out.print(f"{severity}  {escape(finding.finding)}: {escape(finding.figure)}")
-            out.print(f"{'':8}  {escape(finding.remedy)}", highlight=False)
+            figure = f": {finding.figure}" if finding.figure else ""
+            out.print(f"{severity}  {escape(finding.finding + figure)}", highlight=False)
+            if finding.remedy:
+                out.print(f"{'':8}  {escape(finding.remedy)}", highlight=False)
     if any(finding.severity == "critical" for finding in findings):
         raise typer.Exit(FAILED)
 
@@ -552,9 +554,7 @@ def list_schedules(
     if as_json:
         _print_json(found)
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("id", "task", "key", "when", "time zone", "last", "next"):
-        table.add_column(heading, no_wrap=True, overflow="ellipsis")
+    table = _table("id", "task", "key", "when", "time zone", "last", "next")
     for schedule in found:
         info = schedule["schedule_info"]
         table.add_row(
@@ -694,7 +694,7 @@ def _one_of(choices: dict[str, Any]) -> None:
 
 
 def _age(text: str) -> timedelta:
-    match = re.fullmatch(r"(\d+)\s*([smhdw])", text)
+    match = re.fullmatch(r"(\d{1,6})\s*([smhdw])", text)
     if match is None:
         raise BadArgument(f"no age: {text}", hint="For example 90s, 30m, 12h, 7d or 2w.")
     units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
