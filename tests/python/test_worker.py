@@ -380,6 +380,34 @@ def test_a_job_with_a_short_lease_of_its_own_keeps_it(
     assert attempts == [1]
 
 
+def test_a_short_lease_that_begins_during_a_heartbeat_is_kept(
+    client: Client, database: str, tasks: Tasks, running: Running, until: Until
+) -> None:
+    enough = threading.Event()
+    attempts = []
+
+    @tasks.task("t")
+    def handler(ctx: JobContext) -> None:
+        attempts.append(ctx.attempt)
+        enough.wait(PATIENCE)
+
+    lock = "select from app_jobs.workers where worker_id = 'w' for update"
+    with running(worker_id="w") as worker, psycopg.connect(database) as other:  # a minute's lease
+        until("exists (select from app_jobs.workers where idle)")
+        other.execute(lock)
+        time.sleep(1)  # heartbeats are at least so far apart
+        worker._heart._next_at = time.monotonic()  # it is time for one
+        worker._heart.renew()
+        until("exists (select from pg_locks where not granted)")
+        client.add_job(identifier="t", retry_after=3 * SECOND)
+        until("exists (select from app_jobs.jobs where locked_by is not null)")
+        other.rollback()
+        until(LONG_HELD)
+        enough.set()
+        until(NO_JOBS)
+    assert attempts == [1]
+
+
 def test_a_run_over_its_time_is_stopped_and_fails(
     client: Client, connection: Connection, tasks: Tasks, running: Running, until: Until
 ) -> None:

@@ -342,13 +342,13 @@ class Worker:
     def _accept(self, lane: Lane, rows: list[Row], sent_at: float) -> None:
         held, tasks, heart = self._outbox.held, lane.tasks, self._heart
         renew = heart.renew
-        lease = self._lease.total_seconds()
-        contexts = []
+        lease = self._lease.total_seconds() - 0.001  # the times are floats
+        contexts, shortest = [], lease
         for row in rows:
             # The job, its task or the task's timeout may say otherwise than we did.
             term = row[_sql.LEASE_EXPIRES_AT] - row[_sql.LOCKED_AT]
-            if term < lease:
-                heart.beat_within(term / 3)
+            if term < shortest:
+                shortest = term
             context = JobContext(
                 row, tasks[row[_sql.TASK]], term, sent_at + term, renew, self._effects
             )
@@ -356,6 +356,8 @@ class Worker:
                 held[context.id]._cancel()  # its lease ended unnoticed; now it is ours anew
             held[context.id] = context
             contexts.append(context)
+        if shortest < lease:  # once the heart can see them
+            heart.beat_within(shortest / 3)
         lane.put(contexts)
 
     # --- wake-ups ---
@@ -415,7 +417,7 @@ class Heart:
         self._held = held
         self._jobs_loop = asyncio.get_running_loop()
         self._sent_at = 0.0  # when the last renewal was sent
-        self._next_at = 0.0  # when the next one will be
+        self._next_at = math.inf  # when the next one will be, if it is known
         self._stopping = False
         self._ready = threading.Event()
         self._thread = threading.Thread(
@@ -452,6 +454,8 @@ class Heart:
         self._ready.set()
         pauses = growing_pauses()
         while not self._stopping:
+            # Jobs that come from here on are not in this renewal: a short lease calls for another.
+            self._next_at = math.inf
             held = list(self._held.values())
             terms = [self._lease.total_seconds(), *(context._term for context in held)]
             interval = min(terms) / 3
