@@ -228,6 +228,18 @@ def ids(ended: Ended) -> list[int]:
     return [int(line) for line in ended.stdout.split()]
 
 
+def test_what_others_wrote_does_not_steer_the_terminal(run: Run, client: Client) -> None:
+    evil = "\x1b]0;owned\x07[red]"
+    job = client.add_job(identifier=evil, queue_name=evil, job_key=evil)
+    client.get_job("w\x1b[2J")
+    client.fail_job("w\x1b[2J", job.id, error_message=evil, detail=evil, permanent=True)
+    for command in (("list",), ("show", str(job.id)), ("explain", str(job.id)), ("top",)):
+        shown = run(*command).stdout
+        assert "\x1b" not in shown
+        assert "\x07" not in shown
+    assert "\ufffd]0;owned\ufffd[red]" in run("list").stdout
+
+
 def test_cancel(run: Run, client: Client) -> None:
     running = client.add_job(identifier="t")
     assert client.get_job("w 1") is not None

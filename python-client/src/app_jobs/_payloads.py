@@ -12,7 +12,6 @@ import inspect
 import json
 import math
 import re
-import reprlib
 import sys
 import types
 import typing
@@ -136,8 +135,9 @@ def _is(value: Any, kind: Any) -> bool:
 
 
 def _unexpected(expected: str, value: Any) -> Misfit:
-    kind = "" if value is None else f"{type(value).__name__} "
-    return Misfit(f"expected {expected}, got {kind}{reprlib.repr(value)}")
+    # Its type, not itself: payloads belong into no log.
+    kind = "None" if value is None else type(value).__name__
+    return Misfit(f"expected {expected}, got {kind}")
 
 
 def _itself(value: Any) -> Any:
@@ -394,9 +394,8 @@ def _model(kind: Any, invalid: type[Any]) -> Codec:
         try:
             return kind.model_validate_json(json.dumps(value))
         except invalid as error:
-            first = error.errors(include_url=False, include_context=False)[0]
-            got = "" if first["type"] == "missing" else f", got {reprlib.repr(first['input'])}"
-            misfit = Misfit(f"{first['msg']}{got}")
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            misfit = Misfit(first["msg"])
             for step in reversed(first["loc"]):
                 misfit = misfit.inside(step)
             raise misfit from None

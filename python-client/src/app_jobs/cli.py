@@ -32,10 +32,9 @@ try:
     import typer
     from rich.console import Console
     from rich.live import Live
-    from rich.markup import escape
     from rich.table import Table
 
-    from app_jobs._top import View, keyboard
+    from app_jobs._top import View, escape, keyboard, plain
 except ModuleNotFoundError as missing:
     print(
         f"app-jobs needs the extra cli ({missing.name} is missing): pip install 'app-jobs[cli]'",
@@ -277,13 +276,12 @@ def show(
     _print_members(found[0])
     for error in errors:
         out.print(
-            f"\nattempt {error['attempt']} failed at {error['failed_at']} on {error['worker_id']}:"
-            f" {error['error_message']}",
+            f"\nattempt {error['attempt']} failed at {error['failed_at']} on"
+            f" {escape(error['worker_id'] or '')}: {escape(error['error_message'] or '')}",
             highlight=False,
-            markup=False,
         )
         if error["detail"]:
-            out.print(error["detail"].rstrip(), highlight=False, markup=False)
+            out.print(escape(error["detail"].rstrip()), highlight=False)
 
 
 @app.command()
@@ -292,7 +290,7 @@ def explain(
 ) -> None:
     """Say why a job is not running, and the next step."""
     with Client(dsn, schema=schema) as client:
-        print(client.explain_job(job_id))
+        print(plain(client.explain_job(job_id)))
 
 
 @app.command()
@@ -730,7 +728,7 @@ def _print_members(record: dict[str, Any]) -> None:
     for name, value in record.items():
         if value is not None:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            out.print(f"{name:17} {text}", highlight=False, markup=False)
+            out.print(f"{name:17} {escape(text)}", highlight=False)
 
 
 def _print_json(value: Any) -> None:
