@@ -145,7 +145,7 @@ def test_schedules_are_declared_with_a_task_or_beside_it() -> None:
         tasks.schedule("poll", cron="0 2 * * *")
     with pytest.raises(ValueError, match="no handler"):
         tasks.schedule("unknown", cron="0 2 * * *")
-    with pytest.raises(BadArgument, match="days"):
+    with pytest.raises(BadArgument, match="expected Range, got dict"):
         tasks.schedule("report", key="bad", cron="0 2 * * *", payload={"days": "x"})
     for rules in ({}, {"cron": "0 2 * * *", "every": "1 day"}):
         with pytest.raises(BadArgument, match=f"{len(rules)} rules"):
