@@ -170,5 +170,5 @@ def test_never_more_than_the_limit(database: str, tmp_path: Path) -> None:
         assert at_once <= LIMIT
         assert exit_codes == [0] * PROCESSES, processes.log()
         assert pause < LEASE + SLACK, "a queue stood still"
-        if full_queues < QUEUES or killed_runs < KILLS:
+        if full_queues < QUEUES // 2 or killed_runs < KILLS:
             pytest.fail(f"{full_queues} queues were full, {killed_runs} runs were killed: too few")

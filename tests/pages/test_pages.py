@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from statistics import median
 from typing import Any
 
 import psycopg
@@ -102,12 +103,13 @@ def unserved_round(connection: Connection, number: int) -> None:
 def test_flat_under_an_old_snapshot(
     database: str, a_round: Callable[[Connection, int], None], fails: int, uncommitted: bool
 ) -> None:
-    """Highest figure up to the end <= 1.5 x highest up to 10,000 jobs.
+    """Highest figure up to the end <= 1.5 x highest up to 10,000 jobs; of ticks the median.
 
-    Plans are made on the empty table, and nobody analyzes by hand.
+    Some ticks have slots to close and count, or jobs that fell due: the clock decides which. Plans
+    are made on the empty table, and nobody analyzes by hand.
     """
     until = 300_000 if FULL else 25_000
-    highest: dict[str, list[int]] = {name: [0, 0] for name in MEASURED}
+    figures: dict[str, list[list[int]]] = {name: [[], []] for name in MEASURED}
     with connect(database) as connection, psycopg.connect(database) as producer:
         for _ in range(6):
             for statement in MEASURED.values():
@@ -123,9 +125,7 @@ def test_flat_under_an_old_snapshot(
                     if done >= sampled:
                         sampled += 250 if done < 10_000 else 1250
                         for name, statement in MEASURED.items():
-                            figure = pages(connection, statement)
-                            part = int(done > 10_000)
-                            highest[name][part] = max(highest[name][part], figure)
+                            figures[name][done > 10_000].append(pages(connection, statement))
                     if failed := ids[: len(ids) // fails] if fails else []:
                         failures = [{"job_id": i, "retry_in": "0.1 s"} for i in failed]
                         connection.execute(
@@ -137,8 +137,12 @@ def test_flat_under_an_old_snapshot(
         if uncommitted:
             ticks(connection)
             assert len(claim(connection, 10, "late")) == 1
-    print("\npages, up to 10,000 jobs and after:", highest)
-    for name, (early, late) in highest.items():
+    compared = {
+        name: [median(part) if name == "tick" else max(part) for part in parts]
+        for name, parts in figures.items()
+    }
+    print("\npages, up to 10,000 jobs and after:", compared)
+    for name, (early, late) in compared.items():
         assert late <= 1.5 * early, f"{name}: {late} pages after {until} jobs, {early} before"
 
 
