@@ -42,7 +42,7 @@ class Effects:
         self, conninfo: str, schema: str, worker_id: str, held: dict[int, JobContext]
     ) -> None:
         self._conninfo = conninfo
-        self._worker_id = worker_id
+        self.worker_id = worker_id
         self._held = held
         self._loop = asyncio.get_running_loop()
         self._link = Link(conninfo, schema)
@@ -121,7 +121,7 @@ class Effects:
 
     async def _begin(self, context: JobContext, key: str, for_the_first_time: bool) -> Once:
         arguments: dict[str, Any] = {
-            "worker_id": self._worker_id,
+            "worker_id": self.worker_id,
             "job_id": context.id,
             "effect_key": key,
             "lease": context.lease,
@@ -148,7 +148,7 @@ class Effects:
                 lost = error
         await self.call(
             _sql.FINISH_ONCE,
-            worker_id=self._worker_id,
+            worker_id=self.worker_id,
             job_id=context.id,
             effect_key=key,
             result=text,
@@ -217,7 +217,7 @@ class Effects:
             raise RuntimeError("a job is completed once: its transaction is under way, or over")
         context._in_transaction = True
         try:
-            yield {"worker_id": self._worker_id, "job_id": context.id, "lease": context.lease}
+            yield {"worker_id": self.worker_id, "job_id": context.id, "lease": context.lease}
             context._completed = True
         except BaseException:
             self._held.setdefault(context.id, context)

@@ -8,7 +8,7 @@ import logging
 import os
 import random
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
 import psycopg
@@ -25,11 +25,20 @@ STATEMENT_TIMEOUT = 30.0  # seconds
 
 
 class Link:
-    """A connection that is made when it is needed, and again when it was lost."""
+    """A connection that is made when it is needed, and again when it was lost.
 
-    def __init__(self, conninfo: str, schema: str) -> None:
+    `prepare` is called with each new connection.
+    """
+
+    def __init__(
+        self,
+        conninfo: str,
+        schema: str,
+        prepare: Callable[[AsyncConnection[Any]], None] = lambda connection: None,
+    ) -> None:
         self._conninfo = conninfo
         self._schema = schema
+        self._prepare = prepare
         self._connection: AsyncConnection[Any] | None = None
         self._lock = asyncio.Lock()
         self._queries: dict[Function[Any], str] = {}
@@ -65,6 +74,7 @@ class Link:
             try:
                 if self._connection is None:
                     self._connection = await connect(self._conninfo)
+                    self._prepare(self._connection)
                 with hang_up_after(within, self._connection):
                     cursor = self._connection.cursor(binary=True)
                     await cursor.execute(cast("Any", query), parameters)

@@ -143,7 +143,7 @@ class JobContext:
     def job(self) -> Job:
         """The job as it was claimed."""
         if self._job is None:
-            self._job = _sql.claimed_job(self._row)
+            self._job = _sql.claimed_job(self._row, self._tools.worker_id)
         return self._job
 
     @property

@@ -150,7 +150,7 @@ class Worker:
         self._stop_wanted = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._hear_stop()
-        self._claims = Link(self._conninfo, self._schema)
+        self._claims = Link(self._conninfo, self._schema, _sql.read_raw)
         self._acks = Link(self._conninfo, self._schema)
         self._outbox = Outbox(self._acks, self.worker_id, self._lease)
         self._heart = Heart(
@@ -346,7 +346,7 @@ class Worker:
         contexts, shortest = [], lease
         for row in rows:
             # The job, its task or the task's timeout may say otherwise than we did.
-            term = row[_sql.LEASE_EXPIRES_AT] - row[_sql.LOCKED_AT]
+            term = (row[_sql.LEASE_EXPIRES_AT] - row[_sql.LOCKED_AT]) / 1_000_000
             if term < shortest:
                 shortest = term
             context = JobContext(
