@@ -40,7 +40,9 @@ create table app_jobs.jobs (
     superseded boolean not null default false,
     cancel_reason text,
     has_effects boolean not null default false,
-    constraint jobs_pkey primary key (id),
+    -- A job gets a second entry when it is claimed: with room for it on its page nothing has to be
+    -- split, merged or cleaned up there.
+    constraint jobs_pkey primary key (id) with (fillfactor = 50, deduplicate_items = off),
     constraint jobs_task_identifier_length check (char_length(task_identifier) between 1 and 126),
     constraint jobs_queue_name_length check (char_length(queue_name) between 1 and 200),
     constraint jobs_key_length check (char_length(key) between 1 and 512),
