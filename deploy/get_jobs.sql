@@ -31,15 +31,13 @@ declare
     c_lot constant integer := 1000;
     v_left integer := get_jobs.job_limit;
     v_wanted integer;
-    v_met integer := 0;
+    v_queues integer := 0;
     v_paused text[];
     v_leases jsonb;
     v_timeouts jsonb;
     v_slot integer;
-    v_ids bigint[];
-    v_slots integer[];
+    v_met app_jobs.found;
     v_found integer;
-    v_queued app_jobs.place[];
     v_after app_jobs.place;
     v_tids tid[];
     v_seats app_jobs.seated[];
@@ -72,31 +70,28 @@ begin
         perform app_jobs.make_due_ready(get_jobs.task_identifiers, get_jobs.job_limit);
     end if;
 
-    v_paused := array(select t.task_identifier from app_jobs.tasks as t where t.paused);
     select
+        coalesce(array_agg(t.task_identifier) filter (where t.paused), '{}'),
         jsonb_object_agg(t.task_identifier, t.retry_after) filter (where t.retry_after is not null),
         jsonb_object_agg(t.task_identifier, t.timeout) filter (where t.timeout is not null)
-    into v_leases, v_timeouts
+    into v_paused, v_leases, v_timeouts
     from app_jobs.tasks as t;
     v_slot := app_jobs.enter_slot();
 
     loop
         v_wanted := least(v_left, c_lot);
-        select
-            array_agg(l.tid) filter (where l.queue_line is null),
-            array_agg(l) filter (where l.queue_line is not null),
-            array_agg(l.id),
-            array_agg(distinct l.slot)
-        into v_tids, v_queued, v_ids, v_slots
-        from app_jobs.look('', get_jobs.task_identifiers, v_paused, v_wanted, v_after) as l;
-        v_found := coalesce(cardinality(v_ids), 0);
+        v_met := app_jobs.look('', get_jobs.task_identifiers, v_paused, v_wanted, v_after);
+        v_tids := v_met.tids;
+        v_found := cardinality(v_tids) + cardinality(v_met.queued);
         exit when v_found = 0;
 
         v_seats := null;
-        if v_queued is not null then
+        if v_met.queued <> '{}' then
             v_seats := array(
-                select s from app_jobs.take_seats(v_slot, get_jobs.task_identifiers, v_paused,
-                v_queued) as s
+                select s
+                from app_jobs.take_seats(
+                    v_slot, get_jobs.task_identifiers, v_paused, v_met.queued
+                ) as s
             );
             v_tids := v_tids || array(select s.tid from unnest(v_seats) as s);
         end if;
@@ -123,7 +118,10 @@ begin
                 updated_at = v_now,
                 slot = v_slot,
                 line = null,
-                seat = (select s.seat from unnest(v_seats) as s where s.tid = j.ctid)
+                seat = case
+                    when v_seats is not null
+                        then (select s.seat from unnest(v_seats) as s where s.tid = j.ctid)
+                end
             where j.ctid = any(v_tids)
             returning j.*
         )
@@ -133,22 +131,24 @@ begin
         get diagnostics v_count = row_count;
         -- After many jobs it pays to write down how far a slot has been used up, so that nobody
         -- passes over them again.
-        if v_found >= 100 and v_read_committed then
-            foreach v_used in array v_slots loop
+        if v_read_committed then
+            foreach v_used in array v_met.used_slots loop
                 perform app_jobs.raise_bounds(v_used, '');
             end loop;
         end if;
-
         v_claimed := v_claimed + v_count;
         v_left := v_left - v_count;
         -- Each queue met costs an advisory lock; the server has some thousands for everybody. And
         -- to park very many jobs takes a while: what a second has done is kept.
-        v_met := v_met + (select count(distinct q.queue_line) from unnest(v_queued) as q);
-        exit when v_left = 0 or v_found < v_wanted or v_met >= c_lot;
+        exit when v_left = 0 or v_found < v_wanted;
+        v_queues := v_queues + (
+            select count(distinct q.queue_line) from unnest(v_met.queued) as q
+        );
+        exit when v_queues >= c_lot;
         exit when clock_timestamp() > v_started + interval '1 second';
         -- More are wanted: look behind the last one met.
-        select null::tid, null::integer, j.priority, j.run_at, j.id, null::text into v_after
-        from app_jobs.jobs as j where j.id = v_ids[v_found];
+        select null::tid, j.priority, j.run_at, j.id, null::text into v_after
+        from app_jobs.jobs as j where j.id = v_met.last_id;
     end loop;
 
     if v_claimed > 0 then

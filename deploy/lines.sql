@@ -78,7 +78,11 @@ end;
 $$;
 
 create type app_jobs.place as (
-    tid tid, slot integer, priority integer, run_at timestamptz, id bigint, queue_line text
+    tid tid, priority integer, run_at timestamptz, id bigint, queue_line text
+);
+
+create type app_jobs.found as (
+    tids tid [], queued app_jobs.place [], last_id bigint, used_slots integer []
 );
 
 create function app_jobs.look(
@@ -87,13 +91,18 @@ create function app_jobs.look(
     paused text[],
     wanted integer,
     after app_jobs.place
-) returns setof app_jobs.place
+) returns app_jobs.found
 language plpgsql
 volatile
 as $$
 #variable_conflict use_column
 declare
+    v_found app_jobs.found := row(
+        '{}'::tid[], '{}'::app_jobs.place[], null, '{}'::integer[]
+    )::app_jobs.found;
+    v_lot app_jobs.found;
     c_slots_at_most constant integer := 200;
+    c_many constant integer := 100;
     v_tasks text[] := look.tasks;
     v_low text := '';
     v_high text;
@@ -104,7 +113,7 @@ declare
     v_best record;
     v_next record;
     v_after app_jobs.place := coalesce(
-        look.after, row(null, null, -2147483648, '-infinity', 0, null)::app_jobs.place
+        look.after, row(null, -2147483648, '-infinity', 0, null)::app_jobs.place
     );
     v_until app_jobs.place;
     v_count integer;
@@ -196,9 +205,9 @@ begin
         end loop;
         exit when v_best is null;
 
-        v_until := row(null, null, 2147483647, 'infinity', 9223372036854775807, null);
+        v_until := row(null, 2147483647, 'infinity', 9223372036854775807, null);
         if v_next is not null then
-            v_until := row(null, null, v_next.priority, v_next.run_at, v_next.id, null);
+            v_until := row(null, v_next.priority, v_next.run_at, v_next.id, null);
         end if;
         if (v_best.priority, v_best.run_at, v_best.id) <= (v_after.priority, v_after.run_at,
         v_after.id) then
@@ -207,24 +216,39 @@ begin
             v_best.id := v_after.id + 1;
         end if;
 
-        return query
         select
-            j.ctid, j.slot, j.priority, j.run_at, j.id,
-            app_jobs.queue_line(j.database_id, j.queue_name)
-        from app_jobs.jobs as j
-        where
-            j.slot = v_best.slot
-            and j.line = look.line
-            and j.task_identifier between v_low and v_high
-            and (look.tasks is null or j.task_identifier = any(look.tasks))
-            and j.task_identifier <> all(look.paused)
-            and (j.priority, j.run_at, j.id) >= (v_best.priority, v_best.run_at, v_best.id)
-            -- "or equal": a bound may have been left behind by a job that stands here now
-            and (j.priority, j.run_at, j.id) <= (v_until.priority, v_until.run_at, v_until.id)
-        order by j.priority, j.run_at, j.id
-        limit v_left
-        for update skip locked;
-        get diagnostics v_count = row_count;
+            array_agg(l.ctid) filter (where l.queue_name is null),
+            array_agg(
+                row(
+                    l.ctid, l.priority, l.run_at, l.id,
+                    app_jobs.queue_line(l.database_id, l.queue_name)
+                )::app_jobs.place
+            ) filter (where l.queue_name is not null),
+            (array_agg(l.id))[count(*)],
+            count(*)
+        into v_lot.tids, v_lot.queued, v_lot.last_id, v_count
+        from (
+            select j.ctid, j.priority, j.run_at, j.id, j.database_id, j.queue_name
+            from app_jobs.jobs as j
+            where
+                j.slot = v_best.slot
+                and j.line = look.line
+                and j.task_identifier between v_low and v_high
+                and (look.tasks is null or j.task_identifier = any(look.tasks))
+                and j.task_identifier <> all(look.paused)
+                and (j.priority, j.run_at, j.id) >= (v_best.priority, v_best.run_at, v_best.id)
+                -- "or equal": a bound may have been left behind by a job that stands here now
+                and (j.priority, j.run_at, j.id) <= (v_until.priority, v_until.run_at, v_until.id)
+            order by j.priority, j.run_at, j.id
+            limit v_left
+            for update skip locked
+        ) as l;
+        v_found.tids := v_found.tids || v_lot.tids;
+        v_found.queued := v_found.queued || v_lot.queued;
+        v_found.last_id := coalesce(v_lot.last_id, v_found.last_id);
+        if v_best.closed and v_count >= c_many then
+            v_found.used_slots := v_found.used_slots || v_best.slot;
+        end if;
 
         v_left := v_left - v_count;
         exit when v_left = 0;
@@ -243,15 +267,20 @@ begin
         v_seen[v_at] := v_best.slot;
         v_from[v_at] := v_until;
     end loop;
+    return v_found;
 end;
 $$;
 
 revoke all on function app_jobs.raise_bounds(integer, text) from public;
 revoke all on function app_jobs.look(text, text[], text[], integer, app_jobs.place) from public;
 revoke all on type app_jobs.place from public;
+revoke all on type app_jobs.found from public;
 
 comment on type app_jobs.place is
 'Where a job stands in a line: its row, its position, and what a claim needs to know of it.';
+comment on type app_jobs.found is
+'What look() has found: the rows of jobs without a queue, the places of those with one, both in
+order; the last of them all; and the closed slots in which many were found.';
 comment on function app_jobs.raise_bounds(integer, text) is
 'Set the streams of a closed slot to what is left in it; drop those with nothing left.
 
@@ -269,7 +298,7 @@ paused  tasks not wanted
 wanted  jobs at most, 1 or more
 after   only jobs behind this place; null: from the start
 
-Returns: their places, in order. Locks: the jobs returned (for update), skipping locked ones.
+Returns: those of no queue, and those of queues, in order. Locks: the jobs returned (for update), skipping locked ones.
 Roles: internal; the caller pins the plans.';
 
 commit;

@@ -123,9 +123,12 @@ begin
                         where p.queue_line = v_line
                         union all
                         select l.tid, l.priority, l.run_at, l.id
-                        from app_jobs.look(
-                            v_line, take_seats.tasks, take_seats.paused, cardinality(v_seats), null
-                        ) as l
+                        from unnest((
+                            app_jobs.look(
+                                v_line, take_seats.tasks, take_seats.paused,
+                                cardinality(v_seats), null
+                            )
+                        ).queued) as l
                     ) as c
                     order by c.priority, c.run_at, c.id
                     limit cardinality(v_seats)
@@ -189,14 +192,16 @@ begin
         end if;
         v_seats := cardinality(app_jobs.free_seats(v_line, c_at_most));
         continue when v_seats = 0;
-        v_tids := array(select l.tid from app_jobs.look(v_line, null, v_paused, v_seats,
-        null) as l);
+        v_tids := array(
+            select l.tid
+            from unnest((app_jobs.look(v_line, null, v_paused, v_seats, null)).queued) as l
+        );
         -- The best may be of a task that nobody serves: it must not keep those behind it, of tasks
         -- that somebody does.
         foreach v_task in array v_tasks loop
             v_tids := v_tids || array(
                 select l.tid
-                from app_jobs.look(v_line, array[v_task], v_paused, 1, null) as l
+                from unnest((app_jobs.look(v_line, array[v_task], v_paused, 1, null)).queued) as l
                 where l.tid <> all(v_tids)
             );
         end loop;

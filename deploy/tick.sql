@@ -43,52 +43,63 @@ declare
     c_spare constant integer := 100;
     v_now constant timestamptz := clock_timestamp();
     v_due tid[];
-    v_tids tid[];
+    v_rung boolean;
+    v_tids tid[] := '{}'::tid[];
     v_emptied integer[];
 begin
     -- The best of what is due, so that a claim for one job finds it, and some more, since others
     -- may have locked those; then lock as many as are wanted.
-    v_due := array(
-        select d.ctid
-        from (
-            select j.ctid, j.priority, j.run_at, j.id
-            from app_jobs.due_slots('run', v_now) as s(slot)
-            -- lateral: slot by slot, whatever the statistics say
-            cross join lateral (
-                select w.ctid, w.priority, w.run_at, w.id
-                from app_jobs.jobs as w
-                where
-                    w.slot = s.slot
-                    and w.line is null
-                    and w.locked_by is null
-                    and w.run_at <= v_now
-                    and (
-                        make_due_ready.tasks is null
-                        or w.task_identifier = any(make_due_ready.tasks)
-                    )
-                order by w.run_at
+    select
+        array(
+            select d.ctid
+            from (
+                select j.ctid, j.priority, j.run_at, j.id
+                from app_jobs.due_slots('run', v_now) as s(slot)
+                -- lateral: slot by slot, whatever the statistics say
+                cross join lateral (
+                    select w.ctid, w.priority, w.run_at, w.id
+                    from app_jobs.jobs as w
+                    where
+                        w.slot = s.slot
+                        and w.line is null
+                        and w.locked_by is null
+                        and w.run_at <= v_now
+                        and (
+                            make_due_ready.tasks is null
+                            or w.task_identifier = any(make_due_ready.tasks)
+                        )
+                    order by w.run_at
+                    limit c_looked_at
+                ) as j
                 limit c_looked_at
-            ) as j
-            limit c_looked_at
-        ) as d
-        order by d.priority, d.run_at, d.id
-        limit make_due_ready.most + c_spare
-    );
-    v_tids := array(
-        select j.ctid
-        from app_jobs.jobs as j
-        -- said in a way that no partial index can serve: by address, whatever the statistics say
-        where j.ctid = any(v_due) and coalesce(j.line, j.locked_by) is null
-        order by j.priority, j.run_at, j.id
-        limit make_due_ready.most
-        for update skip locked
-    );
+            ) as d
+            order by d.priority, d.run_at, d.id
+            limit make_due_ready.most + c_spare
+        ),
+        exists (select from app_jobs.alarms as a where a.kind = 'run' and a.due_at <= v_now)
+    into v_due, v_rung;
+
+    if v_due <> '{}' then
+        v_tids := array(
+            select j.ctid
+            from app_jobs.jobs as j
+            -- said in a way that no partial index can serve: by address, whatever the statistics
+            -- say
+            where j.ctid = any(v_due) and coalesce(j.line, j.locked_by) is null
+            order by j.priority, j.run_at, j.id
+            limit make_due_ready.most
+            for update skip locked
+        );
+    end if;
     if v_tids <> '{}' then
         update app_jobs.jobs as j
         set line = '', slot = app_jobs.enter_slot(), updated_at = v_now
         where j.ctid = any(v_tids);
         perform app_jobs.note_arrivals(cardinality(v_tids));
         perform app_jobs.wake_workers();
+    end if;
+    if not v_rung then
+        return cardinality(v_tids);
     end if;
     -- An alarm that has gone off is set again, or removed. One that would go off in a moment is
     -- left as it is: to look once more costs less than to write the row for every single job.

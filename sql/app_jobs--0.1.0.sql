@@ -447,7 +447,9 @@ create table app_jobs.jobs (
     superseded boolean not null default false,
     cancel_reason text,
     has_effects boolean not null default false,
-    constraint jobs_pkey primary key (id),
+    -- A job gets a second entry when it is claimed: with room for it on its page nothing has to be
+    -- split, merged or cleaned up there.
+    constraint jobs_pkey primary key (id) with (fillfactor = 50, deduplicate_items = off),
     constraint jobs_task_identifier_length check (char_length(task_identifier) between 1 and 126),
     constraint jobs_queue_name_length check (char_length(queue_name) between 1 and 200),
     constraint jobs_key_length check (char_length(key) between 1 and 512),
@@ -1857,7 +1859,11 @@ end;
 $$;
 
 create type app_jobs.place as (
-    tid tid, slot integer, priority integer, run_at timestamptz, id bigint, queue_line text
+    tid tid, priority integer, run_at timestamptz, id bigint, queue_line text
+);
+
+create type app_jobs.found as (
+    tids tid [], queued app_jobs.place [], last_id bigint, used_slots integer []
 );
 
 create function app_jobs.look(
@@ -1866,13 +1872,18 @@ create function app_jobs.look(
     paused text[],
     wanted integer,
     after app_jobs.place
-) returns setof app_jobs.place
+) returns app_jobs.found
 language plpgsql
 volatile
 as $$
 #variable_conflict use_column
 declare
+    v_found app_jobs.found := row(
+        '{}'::tid[], '{}'::app_jobs.place[], null, '{}'::integer[]
+    )::app_jobs.found;
+    v_lot app_jobs.found;
     c_slots_at_most constant integer := 200;
+    c_many constant integer := 100;
     v_tasks text[] := look.tasks;
     v_low text := '';
     v_high text;
@@ -1883,7 +1894,7 @@ declare
     v_best record;
     v_next record;
     v_after app_jobs.place := coalesce(
-        look.after, row(null, null, -2147483648, '-infinity', 0, null)::app_jobs.place
+        look.after, row(null, -2147483648, '-infinity', 0, null)::app_jobs.place
     );
     v_until app_jobs.place;
     v_count integer;
@@ -1975,9 +1986,9 @@ begin
         end loop;
         exit when v_best is null;
 
-        v_until := row(null, null, 2147483647, 'infinity', 9223372036854775807, null);
+        v_until := row(null, 2147483647, 'infinity', 9223372036854775807, null);
         if v_next is not null then
-            v_until := row(null, null, v_next.priority, v_next.run_at, v_next.id, null);
+            v_until := row(null, v_next.priority, v_next.run_at, v_next.id, null);
         end if;
         if (v_best.priority, v_best.run_at, v_best.id) <= (v_after.priority, v_after.run_at,
         v_after.id) then
@@ -1986,24 +1997,39 @@ begin
             v_best.id := v_after.id + 1;
         end if;
 
-        return query
         select
-            j.ctid, j.slot, j.priority, j.run_at, j.id,
-            app_jobs.queue_line(j.database_id, j.queue_name)
-        from app_jobs.jobs as j
-        where
-            j.slot = v_best.slot
-            and j.line = look.line
-            and j.task_identifier between v_low and v_high
-            and (look.tasks is null or j.task_identifier = any(look.tasks))
-            and j.task_identifier <> all(look.paused)
-            and (j.priority, j.run_at, j.id) >= (v_best.priority, v_best.run_at, v_best.id)
-            -- "or equal": a bound may have been left behind by a job that stands here now
-            and (j.priority, j.run_at, j.id) <= (v_until.priority, v_until.run_at, v_until.id)
-        order by j.priority, j.run_at, j.id
-        limit v_left
-        for update skip locked;
-        get diagnostics v_count = row_count;
+            array_agg(l.ctid) filter (where l.queue_name is null),
+            array_agg(
+                row(
+                    l.ctid, l.priority, l.run_at, l.id,
+                    app_jobs.queue_line(l.database_id, l.queue_name)
+                )::app_jobs.place
+            ) filter (where l.queue_name is not null),
+            (array_agg(l.id))[count(*)],
+            count(*)
+        into v_lot.tids, v_lot.queued, v_lot.last_id, v_count
+        from (
+            select j.ctid, j.priority, j.run_at, j.id, j.database_id, j.queue_name
+            from app_jobs.jobs as j
+            where
+                j.slot = v_best.slot
+                and j.line = look.line
+                and j.task_identifier between v_low and v_high
+                and (look.tasks is null or j.task_identifier = any(look.tasks))
+                and j.task_identifier <> all(look.paused)
+                and (j.priority, j.run_at, j.id) >= (v_best.priority, v_best.run_at, v_best.id)
+                -- "or equal": a bound may have been left behind by a job that stands here now
+                and (j.priority, j.run_at, j.id) <= (v_until.priority, v_until.run_at, v_until.id)
+            order by j.priority, j.run_at, j.id
+            limit v_left
+            for update skip locked
+        ) as l;
+        v_found.tids := v_found.tids || v_lot.tids;
+        v_found.queued := v_found.queued || v_lot.queued;
+        v_found.last_id := coalesce(v_lot.last_id, v_found.last_id);
+        if v_best.closed and v_count >= c_many then
+            v_found.used_slots := v_found.used_slots || v_best.slot;
+        end if;
 
         v_left := v_left - v_count;
         exit when v_left = 0;
@@ -2022,15 +2048,20 @@ begin
         v_seen[v_at] := v_best.slot;
         v_from[v_at] := v_until;
     end loop;
+    return v_found;
 end;
 $$;
 
 revoke all on function app_jobs.raise_bounds(integer, text) from public;
 revoke all on function app_jobs.look(text, text[], text[], integer, app_jobs.place) from public;
 revoke all on type app_jobs.place from public;
+revoke all on type app_jobs.found from public;
 
 comment on type app_jobs.place is
 'Where a job stands in a line: its row, its position, and what a claim needs to know of it.';
+comment on type app_jobs.found is
+'What look() has found: the rows of jobs without a queue, the places of those with one, both in
+order; the last of them all; and the closed slots in which many were found.';
 comment on function app_jobs.raise_bounds(integer, text) is
 'Set the streams of a closed slot to what is left in it; drop those with nothing left.
 
@@ -2048,7 +2079,7 @@ paused  tasks not wanted
 wanted  jobs at most, 1 or more
 after   only jobs behind this place; null: from the start
 
-Returns: their places, in order. Locks: the jobs returned (for update), skipping locked ones.
+Returns: those of no queue, and those of queues, in order. Locks: the jobs returned (for update), skipping locked ones.
 Roles: internal; the caller pins the plans.';
 $script$, 'app_jobs', case '@extschema@' when 'public' then 'app_jobs' else '@extschema@' end);
 end;
@@ -2180,9 +2211,12 @@ begin
                         where p.queue_line = v_line
                         union all
                         select l.tid, l.priority, l.run_at, l.id
-                        from app_jobs.look(
-                            v_line, take_seats.tasks, take_seats.paused, cardinality(v_seats), null
-                        ) as l
+                        from unnest((
+                            app_jobs.look(
+                                v_line, take_seats.tasks, take_seats.paused,
+                                cardinality(v_seats), null
+                            )
+                        ).queued) as l
                     ) as c
                     order by c.priority, c.run_at, c.id
                     limit cardinality(v_seats)
@@ -2246,14 +2280,16 @@ begin
         end if;
         v_seats := cardinality(app_jobs.free_seats(v_line, c_at_most));
         continue when v_seats = 0;
-        v_tids := array(select l.tid from app_jobs.look(v_line, null, v_paused, v_seats,
-        null) as l);
+        v_tids := array(
+            select l.tid
+            from unnest((app_jobs.look(v_line, null, v_paused, v_seats, null)).queued) as l
+        );
         -- The best may be of a task that nobody serves: it must not keep those behind it, of tasks
         -- that somebody does.
         foreach v_task in array v_tasks loop
             v_tids := v_tids || array(
                 select l.tid
-                from app_jobs.look(v_line, array[v_task], v_paused, 1, null) as l
+                from unnest((app_jobs.look(v_line, array[v_task], v_paused, 1, null)).queued) as l
                 where l.tid <> all(v_tids)
             );
         end loop;
@@ -5614,52 +5650,63 @@ declare
     c_spare constant integer := 100;
     v_now constant timestamptz := clock_timestamp();
     v_due tid[];
-    v_tids tid[];
+    v_rung boolean;
+    v_tids tid[] := '{}'::tid[];
     v_emptied integer[];
 begin
     -- The best of what is due, so that a claim for one job finds it, and some more, since others
     -- may have locked those; then lock as many as are wanted.
-    v_due := array(
-        select d.ctid
-        from (
-            select j.ctid, j.priority, j.run_at, j.id
-            from app_jobs.due_slots('run', v_now) as s(slot)
-            -- lateral: slot by slot, whatever the statistics say
-            cross join lateral (
-                select w.ctid, w.priority, w.run_at, w.id
-                from app_jobs.jobs as w
-                where
-                    w.slot = s.slot
-                    and w.line is null
-                    and w.locked_by is null
-                    and w.run_at <= v_now
-                    and (
-                        make_due_ready.tasks is null
-                        or w.task_identifier = any(make_due_ready.tasks)
-                    )
-                order by w.run_at
+    select
+        array(
+            select d.ctid
+            from (
+                select j.ctid, j.priority, j.run_at, j.id
+                from app_jobs.due_slots('run', v_now) as s(slot)
+                -- lateral: slot by slot, whatever the statistics say
+                cross join lateral (
+                    select w.ctid, w.priority, w.run_at, w.id
+                    from app_jobs.jobs as w
+                    where
+                        w.slot = s.slot
+                        and w.line is null
+                        and w.locked_by is null
+                        and w.run_at <= v_now
+                        and (
+                            make_due_ready.tasks is null
+                            or w.task_identifier = any(make_due_ready.tasks)
+                        )
+                    order by w.run_at
+                    limit c_looked_at
+                ) as j
                 limit c_looked_at
-            ) as j
-            limit c_looked_at
-        ) as d
-        order by d.priority, d.run_at, d.id
-        limit make_due_ready.most + c_spare
-    );
-    v_tids := array(
-        select j.ctid
-        from app_jobs.jobs as j
-        -- said in a way that no partial index can serve: by address, whatever the statistics say
-        where j.ctid = any(v_due) and coalesce(j.line, j.locked_by) is null
-        order by j.priority, j.run_at, j.id
-        limit make_due_ready.most
-        for update skip locked
-    );
+            ) as d
+            order by d.priority, d.run_at, d.id
+            limit make_due_ready.most + c_spare
+        ),
+        exists (select from app_jobs.alarms as a where a.kind = 'run' and a.due_at <= v_now)
+    into v_due, v_rung;
+
+    if v_due <> '{}' then
+        v_tids := array(
+            select j.ctid
+            from app_jobs.jobs as j
+            -- said in a way that no partial index can serve: by address, whatever the statistics
+            -- say
+            where j.ctid = any(v_due) and coalesce(j.line, j.locked_by) is null
+            order by j.priority, j.run_at, j.id
+            limit make_due_ready.most
+            for update skip locked
+        );
+    end if;
     if v_tids <> '{}' then
         update app_jobs.jobs as j
         set line = '', slot = app_jobs.enter_slot(), updated_at = v_now
         where j.ctid = any(v_tids);
         perform app_jobs.note_arrivals(cardinality(v_tids));
         perform app_jobs.wake_workers();
+    end if;
+    if not v_rung then
+        return cardinality(v_tids);
     end if;
     -- An alarm that has gone off is set again, or removed. One that would go off in a moment is
     -- left as it is: to look once more costs less than to write the row for every single job.
@@ -6369,15 +6416,13 @@ declare
     c_lot constant integer := 1000;
     v_left integer := get_jobs.job_limit;
     v_wanted integer;
-    v_met integer := 0;
+    v_queues integer := 0;
     v_paused text[];
     v_leases jsonb;
     v_timeouts jsonb;
     v_slot integer;
-    v_ids bigint[];
-    v_slots integer[];
+    v_met app_jobs.found;
     v_found integer;
-    v_queued app_jobs.place[];
     v_after app_jobs.place;
     v_tids tid[];
     v_seats app_jobs.seated[];
@@ -6410,31 +6455,28 @@ begin
         perform app_jobs.make_due_ready(get_jobs.task_identifiers, get_jobs.job_limit);
     end if;
 
-    v_paused := array(select t.task_identifier from app_jobs.tasks as t where t.paused);
     select
+        coalesce(array_agg(t.task_identifier) filter (where t.paused), '{}'),
         jsonb_object_agg(t.task_identifier, t.retry_after) filter (where t.retry_after is not null),
         jsonb_object_agg(t.task_identifier, t.timeout) filter (where t.timeout is not null)
-    into v_leases, v_timeouts
+    into v_paused, v_leases, v_timeouts
     from app_jobs.tasks as t;
     v_slot := app_jobs.enter_slot();
 
     loop
         v_wanted := least(v_left, c_lot);
-        select
-            array_agg(l.tid) filter (where l.queue_line is null),
-            array_agg(l) filter (where l.queue_line is not null),
-            array_agg(l.id),
-            array_agg(distinct l.slot)
-        into v_tids, v_queued, v_ids, v_slots
-        from app_jobs.look('', get_jobs.task_identifiers, v_paused, v_wanted, v_after) as l;
-        v_found := coalesce(cardinality(v_ids), 0);
+        v_met := app_jobs.look('', get_jobs.task_identifiers, v_paused, v_wanted, v_after);
+        v_tids := v_met.tids;
+        v_found := cardinality(v_tids) + cardinality(v_met.queued);
         exit when v_found = 0;
 
         v_seats := null;
-        if v_queued is not null then
+        if v_met.queued <> '{}' then
             v_seats := array(
-                select s from app_jobs.take_seats(v_slot, get_jobs.task_identifiers, v_paused,
-                v_queued) as s
+                select s
+                from app_jobs.take_seats(
+                    v_slot, get_jobs.task_identifiers, v_paused, v_met.queued
+                ) as s
             );
             v_tids := v_tids || array(select s.tid from unnest(v_seats) as s);
         end if;
@@ -6461,7 +6503,10 @@ begin
                 updated_at = v_now,
                 slot = v_slot,
                 line = null,
-                seat = (select s.seat from unnest(v_seats) as s where s.tid = j.ctid)
+                seat = case
+                    when v_seats is not null
+                        then (select s.seat from unnest(v_seats) as s where s.tid = j.ctid)
+                end
             where j.ctid = any(v_tids)
             returning j.*
         )
@@ -6471,22 +6516,24 @@ begin
         get diagnostics v_count = row_count;
         -- After many jobs it pays to write down how far a slot has been used up, so that nobody
         -- passes over them again.
-        if v_found >= 100 and v_read_committed then
-            foreach v_used in array v_slots loop
+        if v_read_committed then
+            foreach v_used in array v_met.used_slots loop
                 perform app_jobs.raise_bounds(v_used, '');
             end loop;
         end if;
-
         v_claimed := v_claimed + v_count;
         v_left := v_left - v_count;
         -- Each queue met costs an advisory lock; the server has some thousands for everybody. And
         -- to park very many jobs takes a while: what a second has done is kept.
-        v_met := v_met + (select count(distinct q.queue_line) from unnest(v_queued) as q);
-        exit when v_left = 0 or v_found < v_wanted or v_met >= c_lot;
+        exit when v_left = 0 or v_found < v_wanted;
+        v_queues := v_queues + (
+            select count(distinct q.queue_line) from unnest(v_met.queued) as q
+        );
+        exit when v_queues >= c_lot;
         exit when clock_timestamp() > v_started + interval '1 second';
         -- More are wanted: look behind the last one met.
-        select null::tid, null::integer, j.priority, j.run_at, j.id, null::text into v_after
-        from app_jobs.jobs as j where j.id = v_ids[v_found];
+        select null::tid, j.priority, j.run_at, j.id, null::text into v_after
+        from app_jobs.jobs as j where j.id = v_met.last_id;
     end loop;
 
     if v_claimed > 0 then

@@ -17,7 +17,10 @@ begin
         'place.run_at timestamp with time zone',
         'place.id bigint',
         'place.queue_line text',
-        'place.slot integer'
+        'found.tids tid[]',
+        'found.queued app_jobs.place[]',
+        'found.last_id bigint',
+        'found.used_slots integer[]'
     ]) as e(part)
     where e.part not in (
         select concat_ws(' ',
@@ -67,7 +70,7 @@ begin
         (
             'look(line text, tasks text[], paused text[], wanted integer, after '
             'app_jobs.place)',
-            'SETOF app_jobs.place', ''
+            'app_jobs.found', ''
         )
     ) as e(signature, result, callers)
     where not exists (

@@ -34,9 +34,22 @@ select is(
     (select count(*) from app_jobs.streams), 9::bigint, 'closed ones have a stream for each task'
 );
 
+-- the ids of what look() finds, in its order
+create function pg_temp.looked(
+    line text, tasks text[], paused text[], wanted integer, after app_jobs.place default null
+) returns setof bigint
+language sql
+as $$
+    select j.id
+    from unnest((app_jobs.look(line, tasks, paused, wanted, after)).tids)
+        with ordinality as l(tid, n)
+    inner join app_jobs.jobs as j on j.ctid = l.tid
+    order by l.n
+$$;
+
 select
     results_eq(
-        format('select id from app_jobs.look('''', %L, %L, %s, null)', tasks, paused, wanted),
+        format('select pg_temp.looked('''', %L, %L, %s)', tasks, paused, wanted),
         format(
             'select * from (select j.id from app_jobs.jobs as j
         where (%1$L is null or j.task_identifier = any(%1$L)) and j.task_identifier <> all(%2$L)
@@ -60,16 +73,18 @@ from (
 
 -- behind a place
 select results_eq(
-    $$select id from app_jobs.look('', null, '{}', 100, (
-        select l from app_jobs.look('', null, '{}', 600, null) as l
-        order by l.priority desc, l.run_at desc, l.id desc limit 1
+    $$select pg_temp.looked('', null, '{}', 100, (
+        select row(null, j.priority, j.run_at, j.id, null)::app_jobs.place
+        from app_jobs.jobs as j
+        where j.id = (select (app_jobs.look('', null, '{}', 600, null)).last_id)
     ))$$,
     $$select j.id from app_jobs.jobs as j
     order by j.priority, j.run_at, j.id limit 100 offset 600$$,
     'the hundred behind the first six hundred'
 );
 select is_empty(
-    $$select from app_jobs.look(':q', null, '{}', 10, null)$$, 'nobody is parked in a queue''s line'
+    $$select unnest((app_jobs.look(':q', null, '{}', 10, null)).queued)$$,
+    'nobody is parked in a queue''s line'
 );
 
 -- bounds follow what is left
@@ -78,7 +93,7 @@ where slot = (select min(s.slot) from app_jobs.streams as s) and task_identifier
 update app_jobs.streams set priority = -1
 where slot = (select min(s.slot) from app_jobs.streams as s);
 select is(
-    (select l.id from app_jobs.look('', null, '{}', 1, null) as l),
+    pg_temp.looked('', null, '{}', 1),
     (
         select j.id from app_jobs.jobs as j
         order by j.priority, j.run_at, j.id limit 1
@@ -117,7 +132,7 @@ where
 order by j.priority, j.run_at, j.id
 limit 1 offset 1;
 select results_eq(
-    'select l.id from app_jobs.look('''', null, ''{}'', 500, null) as l',
+    'select pg_temp.looked('''', null, ''{}'', 500)',
     'select j.id from app_jobs.jobs as j order by j.priority, j.run_at, j.id limit 500',
     'no job is passed over where its own former bound stands'
 );
@@ -133,7 +148,7 @@ select
     1
 from generate_series(1, 1000) as n;
 select is(
-    (select l.id from app_jobs.look('', null, '{}', 1, null) as l),
+    pg_temp.looked('', null, '{}', 1),
     (
         select j.id from app_jobs.jobs as j
         order by j.priority, j.run_at, j.id limit 1
