@@ -19,6 +19,7 @@ from app_jobs._sql import (
     RunningJobs,
     ScheduledJob,
     TaskSettings,
+    TaskStats,
     Tick,
 )
 from app_jobs.errors import (
@@ -73,6 +74,7 @@ __all__ = [
     "Snooze",
     "Task",
     "TaskSettings",
+    "TaskStats",
     "Tasks",
     "Tick",
     "UnknownJob",
