@@ -162,23 +162,29 @@ class LoopLane(Lane):
 
     async def _run_jobs(self, runner: asyncio.Task[Any]) -> None:
         buffer, outbox, new_context = self._buffer, self._outbox, self._context.copy
+        now = monotonic()
         while not self._stopping:
             if not buffer:
                 sleeper = self._loop.create_future()
                 self._sleepers.append(sleeper)
                 await sleeper
+                now = monotonic()
                 continue
-            now = monotonic()
             if now >= self._slice_end:
                 await self._let_the_loop_turn()
+                now = monotonic()
                 continue
             context = buffer.popleft()
             if context._may_start(now):
                 context._runner = runner
+                context._started_at = now
                 try:
-                    # In the try, since a payload that does not fit is found out by invoke().
-                    coroutine = context.task.invoke(context)
-                    result = await _isolated(coroutine, new_context(), self._wake_a_runner)
+                    try:
+                        # In the try, since a payload that does not fit is found out by invoke().
+                        coroutine = context.task.invoke(context)
+                        result = await _isolated(coroutine, new_context(), self._wake_a_runner)
+                    finally:
+                        now = context._ended_at = monotonic()
                 except asyncio.CancelledError as error:
                     outbox.failed(context, Fail(LOST_NOTICE) if context.cancelled else error)
                     _uncancel(runner)
@@ -247,7 +253,8 @@ class ThreadLane(Lane):
             del context  # or it would live until the next job comes
 
     def _run_job(self, context: JobContext) -> tuple[Any, BaseException | None]:
-        if not context._may_start(monotonic()):
+        context._started_at = monotonic()
+        if not context._may_start(context._started_at):
             return None, _NotStartedError()
         self._running.add(context)
         try:
@@ -260,6 +267,7 @@ class ThreadLane(Lane):
         else:
             return result, None
         finally:
+            context._ended_at = monotonic()
             self._running.discard(context)
 
     def _report(self, context: JobContext, result: Any, error: BaseException | None) -> None:

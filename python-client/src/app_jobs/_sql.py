@@ -295,6 +295,7 @@ ATTRIBUTES = _FIELDS.index("attributes")
 ATTEMPTS = _FIELDS.index("attempts")
 MAX_ATTEMPTS = _FIELDS.index("max_attempts")
 LEASE = _FIELDS.index("lease")
+RUN_AT = _FIELDS.index("run_at")
 LOCKED_AT = _FIELDS.index("locked_at")
 LEASE_EXPIRES_AT = _FIELDS.index("lease_expires_at")
 _QUEUE_FIELDS = [field.name for field in fields(QueueSettings)]

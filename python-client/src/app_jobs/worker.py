@@ -44,6 +44,7 @@ from app_jobs._link import (
 )
 from app_jobs._outbox import Outbox
 from app_jobs._sql import Row
+from app_jobs._stats import Stats
 from app_jobs.errors import BadArgument
 from app_jobs.tasks import JobContext, Tasks
 
@@ -152,14 +153,20 @@ class Worker:
         self._hear_stop()
         self._claims = Link(self._conninfo, self._schema)
         self._acks = Link(self._conninfo, self._schema)
-        self._outbox = Outbox(self._acks, self.worker_id, self._lease)
+        self._stats = Stats(self._acks, self.worker_id)
+        self._outbox = Outbox(self._acks, self.worker_id, self._lease, self._stats)
         self._heart = Heart(
             Link(self._conninfo, self._schema), self.worker_id, self._lease, self._outbox.held
         )
         self._effects = Effects(self._conninfo, self._schema, self.worker_id, self._outbox.held)
         self._lanes = self._make_lanes()
         self._heart.start()
-        jobs = [self._outbox.send_all(), self._listen(), *map(self._claim, self._lanes)]
+        jobs = [
+            self._outbox.send_all(),
+            self._listen(),
+            self._stats.report_for_ever(),
+            *map(self._claim, self._lanes),
+        ]
         background = [self._loop.create_task(job) for job in jobs]
         stop = self._loop.create_task(self._stop_wanted.wait())
         log.info("worker %s started with %d tasks", self.worker_id, len(self._tasks))
@@ -256,6 +263,7 @@ class Worker:
         if not sender.done() and not await self._outbox.empty(10):
             log.warning("some jobs' ends could not be told to the database: they will run again")
         await cancel(now, ended, sender)
+        await self._stats.report()
         self._heart.stop()
         await self._effects.close()
         try:
@@ -349,9 +357,7 @@ class Worker:
             term = row[_sql.LEASE_EXPIRES_AT] - row[_sql.LOCKED_AT]
             if term < shortest:
                 shortest = term
-            context = JobContext(
-                row, tasks[row[_sql.TASK]], term, sent_at + term, renew, self._effects
-            )
+            context = JobContext(row, tasks[row[_sql.TASK]], term, sent_at, renew, self._effects)
             if context.id in held:
                 held[context.id]._cancel()  # its lease ended unnoticed; now it is ours anew
             held[context.id] = context
