@@ -105,6 +105,12 @@ $$;
 
 drop function app_jobs.version();
 
+-- Revert app_jobs:vital_signs from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.vital_signs();
+
 -- Revert app_jobs:doctor from pg
 
 set local lock_timeout = '5s';

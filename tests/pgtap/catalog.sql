@@ -206,6 +206,10 @@ select set_eq(
         'after timestamp with time zone DEFAULT now(), '
         'time_zone text DEFAULT ''UTC''::text) SETOF timestamp with time zone',
         'monitor: doctor() SETOF app_jobs.finding',
+        'monitor: vital_signs('
+        'OUT ticked_ago interval, OUT schedules_behind bigint, OUT schedule_delay interval, '
+        'OUT oldest_transaction interval, OUT transactions_behind bigint, '
+        'OUT sees_sessions boolean) record',
         'operator: backoff_delay(backoff json, attempts integer) interval',
         'operator: sweep() integer',
         'operator: pause_queue(queue_name text, db_id uuid DEFAULT NULL::uuid) '

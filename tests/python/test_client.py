@@ -215,6 +215,18 @@ def test_task_stats(client: Client) -> None:
     assert median == (bounds[7] + bounds[8]) / 2
 
 
+def test_vital_signs(client: Client, database: str) -> None:
+    client.tick()
+    with psycopg.connect(database) as other:
+        other.execute("select pg_current_xact_id()")
+        signs = client.vital_signs()
+    assert signs.ticked_ago is not None
+    assert signs.ticked_ago < MINUTE
+    assert (signs.schedules_behind, signs.schedule_delay) == (0, 0 * MINUTE)
+    assert 0 * MINUTE < signs.oldest_transaction < MINUTE
+    assert signs.sees_sessions
+
+
 def test_explain_job(client: Client) -> None:
     job = client.add_job(identifier="task")
     assert client.explain_job(job.id).startswith(f"Job {job.id} is ready since ")

@@ -21,6 +21,7 @@ from app_jobs._sql import (
     TaskSettings,
     TaskStats,
     Tick,
+    VitalSigns,
 )
 from app_jobs.errors import (
     AlreadyScheduled,
@@ -79,5 +80,6 @@ __all__ = [
     "Tick",
     "UnknownJob",
     "VersionMismatch",
+    "VitalSigns",
     "Worker",
 ]

@@ -30,6 +30,7 @@ from app_jobs._sql import (
     TaskSettings,
     TaskStats,
     Tick,
+    VitalSigns,
 )
 from app_jobs.errors import BadArgument, SchemaMissing, translate
 
@@ -931,6 +932,10 @@ class AsyncClient:
     async def doctor(self, *, connection: AsyncConnection[Any] | None = None) -> list[Finding]:
         """Look for trouble; the worst first, or one finding of severity "ok"."""
         return await self._call(_sql.DOCTOR, connection)
+
+    async def vital_signs(self, *, connection: AsyncConnection[Any] | None = None) -> VitalSigns:
+        """Tell in figures what doctor() looks at and metrics() does not show: for alarms."""
+        return await self._call(_sql.VITAL_SIGNS, connection)
 
     async def version(self, *, connection: AsyncConnection[Any] | None = None) -> str:
         """Return the version of the schema, such as "0.1.0"."""

@@ -30,6 +30,7 @@ from app_jobs._sql import (
     TaskSettings,
     TaskStats,
     Tick,
+    VitalSigns,
 )
 from app_jobs.errors import BadArgument, SchemaMissing, translate
 
@@ -909,6 +910,10 @@ class Client:
     def doctor(self, *, connection: Connection[Any] | None = None) -> list[Finding]:
         """Look for trouble; the worst first, or one finding of severity "ok"."""
         return self._call(_sql.DOCTOR, connection)
+
+    def vital_signs(self, *, connection: Connection[Any] | None = None) -> VitalSigns:
+        """Tell in figures what doctor() looks at and metrics() does not show: for alarms."""
+        return self._call(_sql.VITAL_SIGNS, connection)
 
     def version(self, *, connection: Connection[Any] | None = None) -> str:
         """Return the version of the schema, such as "0.1.0"."""

@@ -202,6 +202,18 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class VitalSigns:
+    """What doctor() looks at, in figures; see vital_signs()."""
+
+    ticked_ago: timedelta | None
+    schedules_behind: int
+    schedule_delay: timedelta
+    oldest_transaction: timedelta
+    transactions_behind: int
+    sees_sessions: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RunningJobs:
     """How many jobs of a task a worker holds, and since when the first of them."""
 
@@ -832,6 +844,12 @@ DOCTOR = Function(
     lambda rows: [Finding(*row) for row in rows],
     "severity, finding, figure, remedy",
 )
+VITAL_SIGNS = Function(
+    "vital_signs",
+    {},
+    lambda rows: VitalSigns(*rows[0]),
+    ", ".join(field.name for field in fields(VitalSigns)),
+)
 VERSION: Function[str] = Function("version", {}, _only_value)
 
 FUNCTIONS: tuple[Function[Any], ...] = (
@@ -893,6 +911,7 @@ FUNCTIONS: tuple[Function[Any], ...] = (
     HISTOGRAM_QUANTILE,
     EXPLAIN_JOB,
     DOCTOR,
+    VITAL_SIGNS,
     VERSION,
 )
 
