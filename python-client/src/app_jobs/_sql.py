@@ -1065,6 +1065,14 @@ from {quoted(schema)}.tasks as t
 where t.task_identifier = %(task)s"""
 
 
+def live_workers(schema: str) -> str:
+    """Return the query for workers that were seen within a minute: their tasks, whether idle."""
+    return f"""
+select w.task_identifiers, w.idle
+from {quoted(schema)}.workers as w
+where w.last_seen_at > pg_catalog.clock_timestamp() - interval '1 minute'"""
+
+
 def top(schema: str) -> str:
     """Return the query for what `app-jobs top` shows, as a JSON object; times are in seconds.
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import psycopg
 
 from app_jobs._link import Link, log_trouble
-from app_jobs._sql import LOCKED_AT, RECORD_STATS, RUN_AT
+from app_jobs._sql import LOCKED_AT, RECORD_STATS, RUN_AT, TaskStats
 from app_jobs.tasks import JobContext
 
 REPORT_EVERY = 10.0  # seconds, about
@@ -55,6 +55,17 @@ class Counts:
         self.runs: dict[str, int] = {"completed": 0, "failed": 0, "retried": 0}
         self.wait = Histogram()
         self.run = Histogram()
+
+    def add(self, figures: TaskStats) -> None:
+        """Take in what another has counted."""
+        for outcome in self.runs:
+            self.runs[outcome] += getattr(figures, outcome)
+        for histogram, counts, seconds in (
+            (self.wait, figures.wait_histogram, figures.wait_seconds),
+            (self.run, figures.run_histogram, figures.run_seconds),
+        ):
+            histogram.counts = [a + b for a, b in zip(histogram.counts, counts, strict=True)]
+            histogram.seconds += seconds
 
     def figures(self) -> dict[str, Any]:
         """All of it, under the names that record_stats() takes."""

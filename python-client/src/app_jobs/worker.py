@@ -20,7 +20,7 @@ import sys
 import threading
 import types
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from time import monotonic
 from typing import Any, cast
@@ -44,7 +44,7 @@ from app_jobs._link import (
 )
 from app_jobs._outbox import Outbox
 from app_jobs._sql import Row
-from app_jobs._stats import Stats
+from app_jobs._stats import Counts, Stats
 from app_jobs.errors import BadArgument
 from app_jobs.tasks import JobContext, Tasks
 
@@ -113,10 +113,16 @@ class Worker:
         self._shutdown_timeout = shutdown_timeout.total_seconds()
 
         self._stops = 0  # how often it was told to stop
+        self._stats: Stats | None = None
         self._listening = False
         self._idle_lanes: set[Lane] = set()
         self._ticked_at = 0.0
         self._due_at = math.inf
+
+    @property
+    def counts(self) -> Mapping[str, Counts]:
+        """What it has counted of each task since it started."""
+        return {} if self._stats is None else self._stats.tasks
 
     # --- life ---
 
@@ -153,8 +159,8 @@ class Worker:
         self._hear_stop()
         self._claims = Link(self._conninfo, self._schema)
         self._acks = Link(self._conninfo, self._schema)
-        self._stats = Stats(self._acks, self.worker_id)
-        self._outbox = Outbox(self._acks, self.worker_id, self._lease, self._stats)
+        stats = self._stats = Stats(self._acks, self.worker_id)
+        self._outbox = Outbox(self._acks, self.worker_id, self._lease, stats)
         self._heart = Heart(
             Link(self._conninfo, self._schema), self.worker_id, self._lease, self._outbox.held
         )
@@ -164,7 +170,7 @@ class Worker:
         jobs = [
             self._outbox.send_all(),
             self._listen(),
-            self._stats.report_for_ever(),
+            stats.report_for_ever(),
             *map(self._claim, self._lanes),
         ]
         background = [self._loop.create_task(job) for job in jobs]
@@ -263,7 +269,8 @@ class Worker:
         if not sender.done() and not await self._outbox.empty(10):
             log.warning("some jobs' ends could not be told to the database: they will run again")
         await cancel(now, ended, sender)
-        await self._stats.report()
+        if self._stats is not None:
+            await self._stats.report()
         self._heart.stop()
         await self._effects.close()
         try:
