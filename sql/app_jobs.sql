@@ -2504,6 +2504,23 @@ begin
 end;
 $$;
 
+create function app_jobs.with_trace(attributes jsonb) returns jsonb
+language sql
+stable
+parallel safe
+as $$
+    select case
+        when
+            current_setting('app_jobs.traceparent', true)
+            ~ '^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'
+            and jsonb_typeof(coalesce(attributes, '{}')) = 'object'
+            then
+                jsonb_build_object('traceparent', current_setting('app_jobs.traceparent', true))
+                || coalesce(attributes, '{}')
+        else coalesce(attributes, '{}')
+    end
+$$;
+
 create function app_jobs.lock_key_holder(job_key text, db_id uuid) returns app_jobs.jobs
 language plpgsql
 volatile
@@ -2585,7 +2602,7 @@ as $$
 declare
     v_mode text := coalesce(add_job.job_key_mode, 'replace');
     v_payload json := coalesce(add_job.payload, '{}');
-    v_attributes jsonb := coalesce(add_job.attributes, '{}');
+    v_attributes jsonb := app_jobs.with_trace(add_job.attributes);
     v_run_at timestamptz := coalesce(add_job.run_at, now());
     v_priority integer := coalesce(add_job.priority, 0);
     v_max_attempts integer := add_job.max_attempts;
@@ -2700,6 +2717,7 @@ end;
 $$;
 
 revoke all on function app_jobs.find_job(text, uuid) from public;
+revoke all on function app_jobs.with_trace(jsonb) from public;
 revoke all on function app_jobs.lock_key_holder(text, uuid) from public;
 revoke all on function app_jobs.finished_with_key(text, uuid) from public;
 revoke all on function app_jobs.add_job(
@@ -2717,6 +2735,13 @@ job_key  the key
 db_id    its tenant; null: none
 
 Returns: the job; a row of nulls if there is none. Errors: 22004. Roles: app_jobs_producer.';
+comment on function app_jobs.with_trace(jsonb) is
+'Add the trace that the setting app_jobs.traceparent names (W3C Trace Context) to the attributes of a
+job, unless they name one. A setting that is none is passed over.
+
+attributes  of the job; null: none
+
+Returns: the attributes. Roles: internal.';
 comment on function app_jobs.lock_key_holder(text, uuid) is
 'Lock the live job that has a key.
 
@@ -2751,7 +2776,8 @@ job_key_mode  what to do with the live job under job_key. replace: give it the n
               run_at; keep: leave it and return it; once: the same, and a finished job that is still
               kept counts. If it is running, replace gives the key to a new job, and the running one
               is not retried
-attributes    metadata that may change while the job lives
+attributes    metadata that may change while the job lives; the setting app_jobs.traceparent adds
+              traceparent
 retry_after   length of its leases; null: the task''s, or else the worker''s
 
 A null argument means its default.
@@ -2902,7 +2928,7 @@ begin
         )
         select
             g.db_id, g.queue_name, g.identifier, coalesce(g.payload, '{}'),
-            coalesce(g.attributes, '{}'),
+            app_jobs.with_trace(g.attributes),
             coalesce(g.priority, 0), coalesce(g.run_at, now()),
             coalesce(g.max_attempts, (v_defaults ->> g.identifier)::integer, 25), g.retry_after,
             v_slots[1 + (g.n - 1) / c_slot_size],
@@ -10184,14 +10210,14 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '7f6c18e854b33f5d9798829b889703ba8afba16c', 'let_go', 'app_jobs', array['queues', 'effects']::text[], array[]::text[], 'What happens to a held job that is not completed.', '2026-11-22T11:13:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('0b071fbd025467f34ebb50380b25ce6c7b327764', 'd475cc13ad210712b588503df3937b6daba4f063', 'add_job', 'app_jobs', 'add_job() and find_job().', '2026-11-22T11:14:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('0b071fbd025467f34ebb50380b25ce6c7b327764', '11c5194d91f14fe5545e3b64da4ddf1819908bae', 'add_job', 'app_jobs', 'add_job() and find_job().', '2026-11-22T11:14:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('0b071fbd025467f34ebb50380b25ce6c7b327764', 'require', 'let_go', '7f6c18e854b33f5d9798829b889703ba8afba16c');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
 values ('deploy', '0b071fbd025467f34ebb50380b25ce6c7b327764', 'add_job', 'app_jobs', array['let_go']::text[], array[]::text[], 'add_job() and find_job().', '2026-11-22T11:14:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('fabe32048d75cc1fd3097e1837b694bdf128505a', '6ad80595718770e4b69ce635b02dcb629797c9a7', 'add_jobs', 'app_jobs', 'add_jobs(): many at once.', '2026-11-22T11:15:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('fabe32048d75cc1fd3097e1837b694bdf128505a', '32f579900d3e77f9997e28a7ea4b57df220708c8', 'add_jobs', 'app_jobs', 'add_jobs(): many at once.', '2026-11-22T11:15:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('fabe32048d75cc1fd3097e1837b694bdf128505a', 'require', 'add_job', '0b071fbd025467f34ebb50380b25ce6c7b327764');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)

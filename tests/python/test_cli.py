@@ -32,6 +32,7 @@ from app_jobs._top import View
 
 PATIENCE = 20
 TENANT = "018f0000-0000-7000-8000-000000000001"
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 Run = Callable[..., "Ended"]
 
@@ -55,6 +56,10 @@ def block(payload):
 async def wait(payload):
     print("waiting", flush=True)
     await asyncio.Event().wait()
+
+@tasks.task("bad")
+def bad(payload):
+    raise ValueError("bad")
 
 @tasks.task("hang")
 async def hang(payload):
@@ -655,3 +660,27 @@ def test_schedules(run: Run, database: str) -> None:
     assert (unknown.code, "no schedule 987654" in unknown.stderr) == (1, True)
     assert run("schedules", "remove", str(often)).code == 0
     assert len(json.loads(run("schedules", "list", "--json").stdout)) == 1
+
+
+def test_a_worker_logs_json(worker: Callable[..., Any], client: Client) -> None:
+    client.add_job(
+        identifier="bad",
+        payload="a secret",
+        max_attempts=1,
+        attributes={"traceparent": TRACEPARENT},
+    )
+    with worker("--log-format", "json") as process:
+        assert process.stderr is not None
+        for logged in process.stderr:
+            assert "a secret" not in logged
+            record = json.loads(logged)
+            if record["level"] == "warning":
+                break
+        assert (record["task"], record["attempt"], record["logger"]) == (
+            "bad",
+            1,
+            "app_jobs.worker",
+        )
+        assert record["job_id"] >= 1
+        assert record["trace_id"] == TRACEPARENT.split("-")[1]
+        assert "failed in attempt 1 of 1" in record["message"]

@@ -19,6 +19,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypedDict, TypeVar
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from app_jobs._tracing import current_traceparent
 from app_jobs.errors import BadArgument, SchemaTooNew, SchemaTooOld
 
 T = TypeVar("T")
@@ -532,6 +533,29 @@ def _schedule(argument: str, value: Any) -> str | None:
     return _optional_json(argument, value)
 
 
+def _attributes(argument: str, value: Any) -> str | None:
+    return _optional_json(argument, _traced(value, current_traceparent()))
+
+
+def _specs(argument: str, specs: Iterable[Any]) -> str:
+    traceparent = current_traceparent()
+    if traceparent is not None:
+        specs = [
+            {**spec, "attributes": _traced(spec.get("attributes"), traceparent)}
+            if isinstance(spec, Mapping)
+            else spec
+            for spec in specs
+        ]
+    return _objects(argument, specs)
+
+
+def _traced(attributes: Any, traceparent: str | None) -> Any:
+    """Return the attributes, with the current trace unless they name one."""
+    if traceparent is None or not isinstance(attributes, Mapping | None):
+        return attributes
+    return {"traceparent": traceparent, **(attributes or {})}
+
+
 @dataclass(frozen=True, slots=True)
 class _Kind:
     """An SQL type, and how a Python value becomes one of it."""
@@ -548,6 +572,8 @@ _BOOLEAN = _Kind("boolean")
 _UUID = _Kind("uuid", _tenant)
 _JSON = _Kind("json", _optional_json)
 _JSONB = _Kind("jsonb", _optional_json)
+_ATTRIBUTES = _Kind("jsonb", _attributes)
+_SPECS = _Kind("json", _specs)
 _SETTINGS = _Kind("json", _settings)
 _OBJECTS = _Kind("json", _objects)
 _SCHEDULE = _Kind("json", _schedule)
@@ -592,7 +618,7 @@ _WHEN = {
     "max_attempts": _INTEGER,
     "priority": _INTEGER,
 }
-_WHAT_ELSE = {"attributes": _JSONB, "retry_after": _DURATION}
+_WHAT_ELSE = {"attributes": _ATTRIBUTES, "retry_after": _DURATION}
 
 ADD_JOB = Function(
     "add_job",
@@ -608,7 +634,7 @@ ADD_JOB = Function(
     _the_job,
     JOB_COLUMNS,
 )
-ADD_JOBS = Function("add_jobs", {"specs": _OBJECTS}, _first_of_each)
+ADD_JOBS = Function("add_jobs", {"specs": _SPECS}, _first_of_each)
 ADD_JOBS_OF_TASK = Function(
     "add_jobs",
     {"identifier": _TEXT, "payloads": _JSONS, "db_id": _UUID, **_WHEN, **_WHAT_ELSE},

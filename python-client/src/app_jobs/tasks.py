@@ -22,6 +22,7 @@ from typing import (
 
 from app_jobs import _payloads, _sql
 from app_jobs._sql import Job, Row
+from app_jobs._tracing import trace_id_of
 from app_jobs.errors import BadArgument
 
 if TYPE_CHECKING:
@@ -160,7 +161,14 @@ class JobContext:
     @property
     def _fields(self) -> dict[str, object]:
         """What every log record about this run carries."""
-        return {"job_id": self.id, "attempt": self.attempt, "task": self.task.name}
+        fields = {"job_id": self.id, "attempt": self.attempt, "task": self.task.name}
+        trace_id = trace_id_of(self._attributes)
+        return fields if trace_id is None else {**fields, "trace_id": trace_id}
+
+    @property
+    def _attributes(self) -> str:
+        """The attributes as they were at the claim, as JSON text."""
+        return cast("str", self._row[_sql.ATTRIBUTES])
 
     def heartbeat(self) -> bool:
         """Ask for a renewal of the lease now; return whether the job is ours, as far as known.

@@ -27,7 +27,7 @@ from typing import Any, cast
 
 import psycopg
 
-from app_jobs import _sql
+from app_jobs import _sql, _tracing
 from app_jobs._async_client import AsyncClient
 from app_jobs._effects import Effects
 from app_jobs._lanes import Lane, LoopLane, ThreadLane
@@ -233,6 +233,7 @@ class Worker:
                     concurrency=self._concurrency,
                     prefetch=self._prefetch,
                     lease=self._lease.total_seconds(),
+                    invoke=_tracing.tracer(),
                 )
                 lanes.append(lane)
         return lanes
