@@ -1102,12 +1102,56 @@ where w.last_seen_at > pg_catalog.clock_timestamp() - interval '1 minute'"""
 def top(schema: str) -> str:
     """Return the query for what `app-jobs top` shows, as a JSON object; times are in seconds.
 
-    `added` and `ended` count jobs since the server's statistics were reset.
+    `added` and `ended` count jobs since the server's statistics were reset; rates, failures and
+    quantiles are of the last five minutes.
     """
     name = quoted(schema)
     return f"""
 with
-tasks as (
+minutes as (
+    select s.*
+    from {name}.task_stats(
+        pg_catalog.clock_timestamp() - interval '5 minutes', pg_catalog.clock_timestamp()
+    ) as s
+),
+buckets as (
+    select m.task_identifier, b.n, pg_catalog.sum(b.wait) as wait, pg_catalog.sum(b.run) as run
+    from minutes as m
+    cross join unnest(m.wait_histogram, m.run_histogram) with ordinality as b(wait, run, n)
+    group by m.task_identifier, b.n
+),
+histograms as (
+    select
+        b.task_identifier,
+        pg_catalog.array_agg(b.wait::bigint order by b.n) as wait,
+        pg_catalog.array_agg(b.run::bigint order by b.n) as run
+    from buckets as b
+    group by b.task_identifier
+),
+ends as (
+    select
+        m.task_identifier,
+        pg_catalog.sum(m.completed + m.failed + m.retried) as runs,
+        pg_catalog.sum(m.failed + m.retried) as failures
+    from minutes as m
+    group by m.task_identifier
+),
+lately as (
+    select
+        e.task_identifier as task,
+        e.runs / extract(epoch from pg_catalog.clock_timestamp() - pg_catalog.date_bin(
+            '1 minute', pg_catalog.clock_timestamp() - interval '5 minutes', 'epoch'
+        )) as rate,
+        e.failures / e.runs as failing,
+        {name}.histogram_quantile(h.wait, 0.5) as wait_p50,
+        {name}.histogram_quantile(h.wait, 0.95) as wait_p95,
+        {name}.histogram_quantile(h.run, 0.5) as run_p50,
+        {name}.histogram_quantile(h.run, 0.95) as run_p95
+    from ends as e
+    inner join histograms as h on h.task_identifier = e.task_identifier
+    where e.runs > 0
+),
+waiting as (
     select
         m.task_identifier as task,
         pg_catalog.sum(m.ready)::bigint as ready,
@@ -1119,7 +1163,22 @@ tasks as (
         extract(epoch from pg_catalog.max(m.oldest_ready_age))::double precision as oldest
     from {name}.metrics as m
     group by m.task_identifier
-    order by pg_catalog.sum(m.ready + m.parked) desc, pg_catalog.sum(m.running) desc, 1
+),
+tasks as (
+    select
+        task,
+        coalesce(w.ready, 0) as ready,
+        coalesce(w.scheduled, 0) as scheduled,
+        coalesce(w.parked, 0) as parked,
+        coalesce(w.running, 0) as running,
+        coalesce(w.expired, 0) as expired,
+        coalesce(w.failed_1h, 0) as failed_1h,
+        w.oldest,
+        coalesce(l.rate, 0) as rate,
+        l.failing, l.wait_p50, l.wait_p95, l.run_p50, l.run_p95
+    from waiting as w
+    full join lately as l using (task)
+    order by coalesce(w.ready + w.parked, 0) desc, coalesce(w.running, 0) desc, 1
 ),
 runs as (
     select

@@ -393,7 +393,7 @@ def top(
         Live(console=out, screen=True, auto_refresh=False) as live,
     ):
         while True:
-            live.update(view.frame(out.height, note), refresh=True)
+            live.update(view.frame(out.height, note, out.width), refresh=True)
             if not wait(interval):
                 return
             try:
