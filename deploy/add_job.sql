@@ -31,6 +31,23 @@ begin
 end;
 $$;
 
+create function app_jobs.with_trace(attributes jsonb) returns jsonb
+language sql
+stable
+parallel safe
+as $$
+    select case
+        when
+            current_setting('app_jobs.traceparent', true)
+            ~ '^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'
+            and jsonb_typeof(coalesce(attributes, '{}')) = 'object'
+            then
+                jsonb_build_object('traceparent', current_setting('app_jobs.traceparent', true))
+                || coalesce(attributes, '{}')
+        else coalesce(attributes, '{}')
+    end
+$$;
+
 create function app_jobs.lock_key_holder(job_key text, db_id uuid) returns app_jobs.jobs
 language plpgsql
 volatile
@@ -112,7 +129,7 @@ as $$
 declare
     v_mode text := coalesce(add_job.job_key_mode, 'replace');
     v_payload json := coalesce(add_job.payload, '{}');
-    v_attributes jsonb := coalesce(add_job.attributes, '{}');
+    v_attributes jsonb := app_jobs.with_trace(add_job.attributes);
     v_run_at timestamptz := coalesce(add_job.run_at, now());
     v_priority integer := coalesce(add_job.priority, 0);
     v_max_attempts integer := add_job.max_attempts;
@@ -227,6 +244,7 @@ end;
 $$;
 
 revoke all on function app_jobs.find_job(text, uuid) from public;
+revoke all on function app_jobs.with_trace(jsonb) from public;
 revoke all on function app_jobs.lock_key_holder(text, uuid) from public;
 revoke all on function app_jobs.finished_with_key(text, uuid) from public;
 revoke all on function app_jobs.add_job(
@@ -244,6 +262,13 @@ job_key  the key
 db_id    its tenant; null: none
 
 Returns: the job; a row of nulls if there is none. Errors: 22004. Roles: app_jobs_producer.';
+comment on function app_jobs.with_trace(jsonb) is
+'Add the trace that the setting app_jobs.traceparent names (W3C Trace Context) to the attributes of a
+job, unless they name one. A setting that is none is passed over.
+
+attributes  of the job; null: none
+
+Returns: the attributes. Roles: internal.';
 comment on function app_jobs.lock_key_holder(text, uuid) is
 'Lock the live job that has a key.
 
@@ -278,7 +303,8 @@ job_key_mode  what to do with the live job under job_key. replace: give it the n
               run_at; keep: leave it and return it; once: the same, and a finished job that is still
               kept counts. If it is running, replace gives the key to a new job, and the running one
               is not retried
-attributes    metadata that may change while the job lives
+attributes    metadata that may change while the job lives; the setting app_jobs.traceparent adds
+              traceparent
 retry_after   length of its leases; null: the task''s, or else the worker''s
 
 A null argument means its default.

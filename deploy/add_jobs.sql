@@ -143,7 +143,7 @@ begin
         )
         select
             g.db_id, g.queue_name, g.identifier, coalesce(g.payload, '{}'),
-            coalesce(g.attributes, '{}'),
+            app_jobs.with_trace(g.attributes),
             coalesce(g.priority, 0), coalesce(g.run_at, now()),
             coalesce(g.max_attempts, (v_defaults ->> g.identifier)::integer, 25), g.retry_after,
             v_slots[1 + (g.n - 1) / c_slot_size],

@@ -9,6 +9,7 @@ drop function app_jobs.add_job(
 );
 drop function app_jobs.finished_with_key(text, uuid);
 drop function app_jobs.lock_key_holder(text, uuid);
+drop function app_jobs.with_trace(jsonb);
 drop function app_jobs.find_job(text, uuid);
 
 commit;

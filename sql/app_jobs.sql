@@ -2540,6 +2540,23 @@ begin
 end;
 $$;
 
+create function app_jobs.with_trace(attributes jsonb) returns jsonb
+language sql
+stable
+parallel safe
+as $$
+    select case
+        when
+            current_setting('app_jobs.traceparent', true)
+            ~ '^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'
+            and jsonb_typeof(coalesce(attributes, '{}')) = 'object'
+            then
+                jsonb_build_object('traceparent', current_setting('app_jobs.traceparent', true))
+                || coalesce(attributes, '{}')
+        else coalesce(attributes, '{}')
+    end
+$$;
+
 create function app_jobs.lock_key_holder(job_key text, db_id uuid) returns app_jobs.jobs
 language plpgsql
 volatile
@@ -2621,7 +2638,7 @@ as $$
 declare
     v_mode text := coalesce(add_job.job_key_mode, 'replace');
     v_payload json := coalesce(add_job.payload, '{}');
-    v_attributes jsonb := coalesce(add_job.attributes, '{}');
+    v_attributes jsonb := app_jobs.with_trace(add_job.attributes);
     v_run_at timestamptz := coalesce(add_job.run_at, now());
     v_priority integer := coalesce(add_job.priority, 0);
     v_max_attempts integer := add_job.max_attempts;
@@ -2736,6 +2753,7 @@ end;
 $$;
 
 revoke all on function app_jobs.find_job(text, uuid) from public;
+revoke all on function app_jobs.with_trace(jsonb) from public;
 revoke all on function app_jobs.lock_key_holder(text, uuid) from public;
 revoke all on function app_jobs.finished_with_key(text, uuid) from public;
 revoke all on function app_jobs.add_job(
@@ -2753,6 +2771,13 @@ job_key  the key
 db_id    its tenant; null: none
 
 Returns: the job; a row of nulls if there is none. Errors: 22004. Roles: app_jobs_producer.';
+comment on function app_jobs.with_trace(jsonb) is
+'Add the trace that the setting app_jobs.traceparent names (W3C Trace Context) to the attributes of a
+job, unless they name one. A setting that is none is passed over.
+
+attributes  of the job; null: none
+
+Returns: the attributes. Roles: internal.';
 comment on function app_jobs.lock_key_holder(text, uuid) is
 'Lock the live job that has a key.
 
@@ -2787,7 +2812,8 @@ job_key_mode  what to do with the live job under job_key. replace: give it the n
               run_at; keep: leave it and return it; once: the same, and a finished job that is still
               kept counts. If it is running, replace gives the key to a new job, and the running one
               is not retried
-attributes    metadata that may change while the job lives
+attributes    metadata that may change while the job lives; the setting app_jobs.traceparent adds
+              traceparent
 retry_after   length of its leases; null: the task''s, or else the worker''s
 
 A null argument means its default.
@@ -2938,7 +2964,7 @@ begin
         )
         select
             g.db_id, g.queue_name, g.identifier, coalesce(g.payload, '{}'),
-            coalesce(g.attributes, '{}'),
+            app_jobs.with_trace(g.attributes),
             coalesce(g.priority, 0), coalesce(g.run_at, now()),
             coalesce(g.max_attempts, (v_defaults ->> g.identifier)::integer, 25), g.retry_after,
             v_slots[1 + (g.n - 1) / c_slot_size],
@@ -5480,9 +5506,496 @@ ids        only these; null: all that it holds
 
 Returns: their ids. Errors: 22004, 22023. Locks: those schedules. Roles: app_jobs_worker.';
 
+-- Deploy app_jobs:task_stats to pg
+-- requires: slots
+
+set local lock_timeout = '5s';
+
+-- What workers counted, merged: a row per minute and task, or some where very many workers report;
+-- and per ten minutes, so that a week is read quickly. The key begins with the time, so what old
+-- snapshots keep of other times is never met.
+create table app_jobs.task_figures (
+    minutes integer not null,
+    at timestamptz not null,
+    task_identifier text collate "C" not null,
+    lot bigint not null,
+    completed bigint not null,
+    failed bigint not null,
+    retried bigint not null,
+    wait_histogram bigint[] not null,
+    run_histogram bigint[] not null,
+    wait_seconds double precision not null,
+    run_seconds double precision not null,
+    constraint task_figures_pkey primary key (minutes, at, task_identifier, lot),
+    constraint task_figures_minutes_known check (minutes in (1, 10))
+);
+
+-- What they say every few seconds: inserted, merged a minute later, deleted.
+create table app_jobs.stat_reports (
+    at timestamptz not null,
+    id bigint generated always as identity,
+    worker_id text not null,
+    figures app_jobs.task_figures[] not null,
+    constraint stat_reports_pkey primary key (at, id)
+);
+
+-- Minutes up to which reports are merged, and figures deleted: seconds since 1970.
+create sequence app_jobs.stats_merged_to minvalue 0 start 0;
+create sequence app_jobs.stats_pruned_to minvalue 0 start 0;
+select
+    setval('app_jobs.stats_merged_to', 0),
+    setval('app_jobs.stats_pruned_to', 0);
+
+create function app_jobs.histogram_bounds() returns double precision[]
+language sql
+immutable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select array[
+        0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 150, 300,
+        900, 3600, 14400
+    ]::double precision[]
+$$;
+
+create function app_jobs.histogram_quantile(
+    histogram bigint[], quantile double precision
+) returns double precision
+language sql
+immutable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    -- as if what is in a bucket were spread evenly over it; the last one has no upper bound
+    select b.lower + coalesce(
+        (b.upper - b.lower) * (r.rank - b.until + b.jobs) / b.jobs, 0
+    )
+    from (
+        select
+            h.jobs,
+            sum(h.jobs) over (order by h.n) as until,
+            coalesce(u.bounds[h.n - 1], 0) as lower,
+            u.bounds[h.n] as upper,
+            h.n
+        from unnest(histogram_quantile.histogram) with ordinality as h(jobs, n)
+        cross join (select app_jobs.histogram_bounds()) as u(bounds)
+    ) as b
+    cross join (
+        select histogram_quantile.quantile * sum(s.jobs)
+        from unnest(histogram_quantile.histogram) as s(jobs)
+    ) as r(rank)
+    where
+        b.jobs > 0
+        and b.until >= r.rank
+        and histogram_quantile.quantile between 0 and 1
+    order by b.n
+    limit 1
+$$;
+
+create function app_jobs.sum_stats(
+    step interval, tens tstzrange, minutes tstzrange, reports tstzrange, report_ids bigint[]
+) returns setof app_jobs.task_figures
+language sql
+stable
+as $$
+    select
+        (extract(epoch from sum_stats.step) / 60)::integer,
+        date_bin(sum_stats.step, f.at, 'epoch'), f.task_identifier, min(f.lot),
+        sum(f.completed)::bigint, sum(f.failed)::bigint, sum(f.retried)::bigint,
+        array[
+            sum(f.w[1]), sum(f.w[2]), sum(f.w[3]), sum(f.w[4]), sum(f.w[5]), sum(f.w[6]), sum(f.w[7]),
+            sum(f.w[8]), sum(f.w[9]), sum(f.w[10]), sum(f.w[11]), sum(f.w[12]), sum(f.w[13]), sum(f.w[14]),
+            sum(f.w[15]), sum(f.w[16]), sum(f.w[17]), sum(f.w[18]), sum(f.w[19]), sum(f.w[20]), sum(f.w[21])
+        ]::bigint[],
+        array[
+            sum(f.r[1]), sum(f.r[2]), sum(f.r[3]), sum(f.r[4]), sum(f.r[5]), sum(f.r[6]), sum(f.r[7]),
+            sum(f.r[8]), sum(f.r[9]), sum(f.r[10]), sum(f.r[11]), sum(f.r[12]), sum(f.r[13]), sum(f.r[14]),
+            sum(f.r[15]), sum(f.r[16]), sum(f.r[17]), sum(f.r[18]), sum(f.r[19]), sum(f.r[20]), sum(f.r[21])
+        ]::bigint[],
+        sum(f.wait_seconds), sum(f.run_seconds)
+    from (
+        select t.*
+        from app_jobs.task_figures as t
+        where
+            t.minutes = 10
+            and t.at >= lower(sum_stats.tens)
+            and t.at < upper(sum_stats.tens)
+        union all
+        select m.*
+        from app_jobs.task_figures as m
+        where
+            m.minutes = 1
+            and m.at >= lower(sum_stats.minutes)
+            and m.at < upper(sum_stats.minutes)
+        union all
+        select
+            1, r.at, n.task_identifier, r.id, n.completed, n.failed, n.retried, n.wait_histogram,
+            n.run_histogram, n.wait_seconds, n.run_seconds
+        from app_jobs.stat_reports as r
+        cross join unnest(r.figures) as n
+        where
+            r.at >= lower(sum_stats.reports)
+            and r.at < upper(sum_stats.reports)
+            and (sum_stats.report_ids is null or r.id = any(sum_stats.report_ids))
+    ) as f(
+        minutes, at, task_identifier, lot, completed, failed, retried, w, r, wait_seconds,
+        run_seconds
+    )
+    group by 2, 3
+$$;
+
+create function app_jobs.record_stats(worker_id text, stats json) returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    c_empty constant bigint[] := array_fill(
+        0::bigint, array[cardinality(app_jobs.histogram_bounds()) + 1]
+    );
+    c_most constant bigint := 1000000000;
+    c_keys constant text[] := array[
+        'task_identifier', 'completed', 'failed', 'retried', 'wait_histogram', 'run_histogram',
+        'wait_seconds', 'run_seconds'
+    ];
+    v_figures app_jobs.task_figures[];
+    v_unknown text;
+    v_wrong bigint;
+begin
+    perform app_jobs.check_worker_id(record_stats.worker_id);
+    perform app_jobs.check_not_null(
+        'stats', record_stats.stats is null, 'Give a json array of objects, one per task.'
+    );
+    if json_typeof(record_stats.stats) <> 'array' then
+        raise exception 'stats is of type %', json_typeof(record_stats.stats)
+            using errcode = '22023', hint = 'Give an array of objects, one per task.';
+    end if;
+    select k.key into v_unknown
+    from json_array_elements(record_stats.stats) as e(figures)
+    cross join json_object_keys(e.figures) as k(key)
+    where k.key <> all(c_keys);
+    if found then
+        raise exception 'stats has an unknown key: "%"', v_unknown
+            using errcode = '22023',
+                hint = 'Its keys are ' || array_to_string(c_keys, ', ') || '.';
+    end if;
+    v_figures := array(
+        select row(
+            null, null, s.task_identifier, null,
+            coalesce(s.completed, 0), coalesce(s.failed, 0), coalesce(s.retried, 0),
+            coalesce(s.wait_histogram, c_empty), coalesce(s.run_histogram, c_empty),
+            coalesce(s.wait_seconds, 0), coalesce(s.run_seconds, 0)
+        )::app_jobs.task_figures
+        from json_populate_recordset(null::app_jobs.task_figures, record_stats.stats) as s
+    );
+    select f.n - 1 into v_wrong
+    from unnest(v_figures) with ordinality as f(
+        minutes, at, task_identifier, lot, completed, failed, retried, wait_histogram, run_histogram,
+        wait_seconds, run_seconds, n
+    )
+    cross join lateral (
+        select array[f.completed, f.failed, f.retried] || f.wait_histogram || f.run_histogram
+    ) as c(counts)
+    where (
+        char_length(f.task_identifier) between 1 and 126
+        and array_dims(f.wait_histogram) = array_dims(c_empty)
+        and array_dims(f.run_histogram) = array_dims(c_empty)
+        and 0 <= all(c.counts)
+        and c_most >= all(c.counts)
+        and f.wait_seconds between 0 and 1e18
+        and f.run_seconds between 0 and 1e18
+    ) is not true
+    limit 1;
+    if found then
+        raise exception 'stats[%] is not the figures of a task: %',
+            v_wrong, left((record_stats.stats -> v_wrong::integer)::text, 200)
+            using errcode = '22023',
+                hint = format(
+                    'It needs a task_identifier, 1 to 126 characters. Counts are 0 to %s; a '
+                    'histogram has %s of them, see histogram_bounds().',
+                    c_most, cardinality(c_empty)
+                );
+    end if;
+    if v_figures <> '{}' then
+        insert into app_jobs.stat_reports (at, worker_id, figures)
+        values (
+            date_bin('1 minute', clock_timestamp(), 'epoch'), record_stats.worker_id, v_figures
+        );
+    end if;
+end;
+$$;
+
+create function app_jobs.merge_stats(reports integer, rows integer) returns integer
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+declare
+    c_minute constant interval := interval '1 minute';
+    c_ten constant interval := interval '10 minutes';
+    -- a report is on its way for so long at most; a later one counts, but is not merged
+    c_late constant interval := interval '30 seconds';
+    c_kept constant interval := interval '7 days';
+    v_over constant timestamptz := date_bin(c_minute, clock_timestamp() - c_late, 'epoch');
+    v_merged_to timestamptz := to_timestamp(
+        coalesce(pg_sequence_last_value('app_jobs.stats_merged_to'), 0)
+    );
+    v_pruned_from constant timestamptz := to_timestamp(
+        coalesce(pg_sequence_last_value('app_jobs.stats_pruned_to'), 0)
+    );
+    v_pruned_to timestamptz;
+    v_ten constant timestamptz := date_bin(c_ten, v_merged_to, 'epoch');
+    v_at timestamptz;
+    v_ids bigint[];
+    v_pruned integer;
+begin
+    -- The marks are minutes before which nothing is left to do: they pass over rows that an old
+    -- snapshot still holds. One that is off, since the clock was set back, say, is set anew.
+    if v_merged_to = v_over and v_pruned_from = v_over - c_kept
+        or not pg_try_advisory_xact_lock(app_jobs.lock_key('stats', ''))
+    then
+        return 0;
+    end if;
+
+    select r.at into v_at
+    from app_jobs.stat_reports as r
+    where r.at >= v_merged_to and r.at < v_over
+    order by r.at
+    limit 1;
+    v_ids := array(
+        select r.id from app_jobs.stat_reports as r
+        where r.at = v_at
+        order by r.id
+        limit merge_stats.reports
+    );
+    insert into app_jobs.task_figures
+    select s.*
+    from app_jobs.sum_stats(
+        c_minute, null, null, tstzrange(v_at, v_at + c_minute), v_ids
+    ) as s;
+    delete from app_jobs.stat_reports as r where r.at = v_at and r.id = any(v_ids);
+
+    v_merged_to := case
+        when cardinality(v_ids) = merge_stats.reports then v_at
+        else coalesce(v_at + c_minute, v_over)
+    end;
+    if date_bin(c_ten, v_merged_to, 'epoch') <> v_ten then
+        -- summed up once more only if the clock was set back
+        delete from app_jobs.task_figures as t where t.minutes = 10 and t.at = v_ten;
+        insert into app_jobs.task_figures
+        select s.*
+        from app_jobs.sum_stats(
+            c_ten, null, tstzrange(v_ten, v_ten + c_ten), null, null
+        ) as s;
+    end if;
+    perform setval('app_jobs.stats_merged_to', extract(epoch from v_merged_to)::bigint);
+
+    with old as materialized (
+        select m.tid, m.at
+        from unnest(array[1, 10]) as s(minutes)
+        cross join lateral (
+            select o.ctid as tid, o.at
+            from app_jobs.task_figures as o
+            where o.minutes = s.minutes and o.at >= v_pruned_from and o.at < v_over - c_kept
+            order by o.at
+            limit merge_stats.rows
+        ) as m
+        order by m.at
+        limit merge_stats.rows
+    ),
+
+    gone as (
+        delete from app_jobs.task_figures as f
+        where f.ctid = any(array(select o.tid from old as o))
+    )
+
+    select count(*), max(o.at) into v_pruned, v_pruned_to from old as o;
+    if v_pruned < merge_stats.rows then
+        v_pruned_to := v_over - c_kept;
+        delete from app_jobs.stat_reports as r
+        where r.at >= v_pruned_from and r.at < v_pruned_to;
+    end if;
+    perform setval('app_jobs.stats_pruned_to', extract(epoch from v_pruned_to)::bigint);
+    return cardinality(v_ids);
+end;
+$$;
+
+create function app_jobs.task_stats(
+    "from" timestamptz,
+    "to" timestamptz,
+    step interval default '1 minute'
+) returns table (
+    at timestamptz,
+    task_identifier text,
+    completed bigint,
+    failed bigint,
+    retried bigint,
+    wait_histogram bigint[],
+    run_histogram bigint[],
+    wait_seconds double precision,
+    run_seconds double precision
+)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    c_ten constant interval := interval '10 minutes';
+    v_from timestamptz;
+    v_to timestamptz;
+    v_tens_to timestamptz;
+    v_merged_to constant bigint := pg_sequence_last_value('app_jobs.stats_merged_to');
+begin
+    perform
+        app_jobs.check_not_null('from', task_stats."from" is null, 'Give the time to begin at.'),
+        app_jobs.check_not_null('to', task_stats."to" is null, 'Give the time to end at.');
+    if task_stats.step is null
+        or task_stats.step < interval '1 minute'
+        or extract(epoch from task_stats.step) % 60 <> 0
+        or extract(year from task_stats.step) <> 0
+        or extract(month from task_stats.step) <> 0
+    then
+        raise exception 'step is %', coalesce(task_stats.step::text, 'null')
+            using errcode = '22023',
+                hint = 'Give minutes, hours or days, like ''15 minutes''; not months, which differ.';
+    end if;
+    -- whole steps
+    v_from := date_bin(task_stats.step, task_stats."from", 'epoch');
+    v_to := greatest(
+        v_from,
+        date_bin(
+            task_stats.step, task_stats."to" + task_stats.step - interval '1 microsecond', 'epoch'
+        )
+    );
+    -- The sums of ten minutes, where they serve, save nine rows of ten. The last one may not have
+    -- been committed yet.
+    v_tens_to := v_from;
+    if extract(epoch from task_stats.step) % extract(epoch from c_ten) = 0 then
+        v_tens_to := least(v_to, greatest(v_from, date_bin(
+            c_ten, to_timestamp(coalesce(v_merged_to, 0)), 'epoch'
+        ) - c_ten));
+    end if;
+    return query
+    select
+        s.at, s.task_identifier, s.completed, s.failed, s.retried, s.wait_histogram,
+        s.run_histogram, s.wait_seconds, s.run_seconds
+    from app_jobs.sum_stats(
+        task_stats.step, tstzrange(v_from, v_tens_to), tstzrange(v_tens_to, v_to),
+        tstzrange(v_from, v_to), null
+    ) as s
+    order by s.at, s.task_identifier;
+end;
+$$;
+
+revoke all on function app_jobs.histogram_bounds() from public;
+revoke all on function app_jobs.histogram_quantile(bigint[], double precision) from public;
+revoke all on function app_jobs.sum_stats(
+    interval, tstzrange, tstzrange, tstzrange, bigint[]
+) from public;
+revoke all on function app_jobs.record_stats(text, json) from public;
+revoke all on function app_jobs.merge_stats(integer, integer) from public;
+revoke all on function app_jobs.task_stats(timestamptz, timestamptz, interval) from public;
+grant execute on function app_jobs.histogram_bounds() to app_jobs_worker, app_jobs_monitor;
+grant execute on function app_jobs.histogram_quantile(bigint[], double precision)
+to app_jobs_monitor;
+grant execute on function app_jobs.record_stats(text, json) to app_jobs_worker;
+grant execute on function app_jobs.task_stats(timestamptz, timestamptz, interval)
+to app_jobs_monitor;
+grant select on app_jobs.task_figures, app_jobs.stat_reports to app_jobs_operator;
+
+comment on table app_jobs.task_figures is
+'What workers counted, per minute and task, and per ten minutes, kept for 7 days; read it by task_stats().';
+comment on column app_jobs.task_figures.minutes is '1, or 10 for the sum of ten rows.';
+comment on column app_jobs.task_figures.at is 'When these minutes begin, by the database''s clock when it was told.';
+comment on column app_jobs.task_figures.task_identifier is 'Task.';
+comment on column app_jobs.task_figures.lot is 'Tells rows of a minute and task apart: where many workers report, there are some.';
+comment on column app_jobs.task_figures.completed is 'Jobs that were completed.';
+comment on column app_jobs.task_figures.failed is 'Jobs that failed for good.';
+comment on column app_jobs.task_figures.retried is 'Attempts that failed, to be tried again.';
+comment on column app_jobs.task_figures.wait_histogram is 'Runs by the time from run_at to their start: see histogram_bounds().';
+comment on column app_jobs.task_figures.run_histogram is 'Runs by the time that they took: see histogram_bounds().';
+comment on column app_jobs.task_figures.wait_seconds is 'Sum of these waits.';
+comment on column app_jobs.task_figures.run_seconds is 'Sum of these run times.';
+comment on table app_jobs.stat_reports is
+'What workers counted of late: merged into task_figures when the minute is over.';
+comment on column app_jobs.stat_reports.at is 'The minute in which it was told.';
+comment on column app_jobs.stat_reports.id is 'Tells reports apart.';
+comment on column app_jobs.stat_reports.worker_id is 'Who told.';
+comment on column app_jobs.stat_reports.figures is 'What: minutes, at and lot are null.';
+comment on sequence app_jobs.stats_merged_to is 'Minute up to which merge_stats() has merged: seconds since 1970.';
+comment on sequence app_jobs.stats_pruned_to is 'Minute up to which merge_stats() has deleted: seconds since 1970.';
+comment on function app_jobs.histogram_bounds() is
+'Tell the upper bounds of the buckets of histograms; one more bucket is beyond the last.
+
+Returns: seconds, ascending; a time that equals a bound is below it. Roles: app_jobs_worker,
+app_jobs_monitor.';
+comment on function app_jobs.histogram_quantile(bigint[], double precision) is
+'Estimate a quantile of what a histogram counts, as if times were spread evenly over each bucket.
+
+histogram  as in task_stats(): a count per bucket of histogram_bounds(), and one beyond
+quantile   0 to 1: 0.5 is the median
+
+Returns: seconds; the last bound if it is beyond that; null if nothing was counted. Roles:
+app_jobs_monitor.';
+comment on function app_jobs.sum_stats(
+    interval, tstzrange, tstzrange, tstzrange, bigint[]
+) is
+'Add up figures by step and task, of these times; null: none of that kind.
+
+step        of time
+tens        times of which to take the rows per ten minutes
+minutes     times of which to take the rows per minute
+reports     times of which to take the reports
+report_ids  these reports only; null: all
+
+Returns: a row per step and task. Roles: internal; the caller pins the plans.';
+comment on function app_jobs.record_stats(text, json) is
+'Tell what a worker has counted since it told last: once in ten seconds or so, of all its tasks.
+
+worker_id  the worker
+stats      array of objects: task_identifier; completed (jobs), failed (for good), retried (failed
+           attempts to be tried again); wait_histogram and run_histogram (a count per bucket of
+           histogram_bounds(), and one beyond), wait_seconds and run_seconds (sums) of the same
+           runs. What is left out is 0
+
+Errors: 22004, 22023. Locks: none, it only inserts. Roles: app_jobs_worker.';
+comment on function app_jobs.merge_stats(integer, integer) is
+'Merge reports of minutes that are over, and delete figures of more than 7 days ago.
+
+reports  to merge at most, all of one minute
+rows     to delete at most
+
+Returns: reports merged; 0 if another session merges. Locks: an advisory one, trying only. Roles:
+internal; the caller pins the plans; READ COMMITTED only.';
+comment on function app_jobs.task_stats(timestamptz, timestamptz, interval) is
+'Tell what workers have counted, per task and step of time: the last 7 days, until a few seconds ago.
+What a worker counts comes with its next report, and is of the minute in which that arrived.
+
+from  the step in which this is comes first
+to    the step that ends then or later comes last
+step  whole minutes; steps begin at multiples of it since 1970 (days: at midnight UTC)
+
+Returns: a row per step and task in which runs ended: at, the step''s beginning; completed, failed
+(for good), retried (failed attempts to be tried again); histograms of the time from run_at to the
+start of a run and of the time that it took (see histogram_bounds(), histogram_quantile()), and the
+sums of these times. Jobs whose worker died are not counted. Errors: 22004, 22023. Roles:
+app_jobs_monitor.';
+
 -- Deploy app_jobs:tick to pg
 -- requires: cancel_job
 -- requires: run_schedules
+-- requires: task_stats
 
 set local lock_timeout = '5s';
 
@@ -6051,6 +6564,7 @@ declare
     c_queues constant integer := 250;
     -- no more, so that several workers share what is due at once
     c_schedules constant integer := 100;
+    c_reports constant integer := 100;
     v_now constant timestamptz := clock_timestamp();
 begin
     perform setval('app_jobs.ticked_at', (extract(epoch from v_now) * 1000)::bigint);
@@ -6074,6 +6588,7 @@ begin
     moved := app_jobs.move_queues(least(most, c_queues));
     pruned := app_jobs.prune_finished(most);
     perform app_jobs.count_idle();
+    perform app_jobs.merge_stats(least(most, c_reports), most);
     -- however many workers call tick()
     if coalesce(pg_sequence_last_value('app_jobs.counted_at'), 0) < extract(epoch from v_now) - 1
     then
@@ -9342,6 +9857,86 @@ Costs the same however many jobs wait; counts are those of metrics.
 Returns: a row per finding, the worst first: severity (critical, warning, info), finding, figure,
 remedy; one row of severity ok if there is none. Roles: app_jobs_monitor.';
 
+-- Deploy app_jobs:vital_signs to pg
+-- requires: doctor
+
+set local lock_timeout = '5s';
+
+create function app_jobs.vital_signs(
+    out ticked_ago interval,
+    out schedules_behind bigint,
+    out schedule_delay interval,
+    out oldest_transaction interval,
+    out transactions_behind bigint,
+    out sees_sessions boolean
+)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    v_now constant timestamptz := clock_timestamp();
+begin
+    ticked_ago := v_now - to_timestamp(
+        nullif(pg_sequence_last_value('app_jobs.ticked_at'), 0) / 1000.0
+    );
+
+    -- lateral, and offset 0: slot by slot, whatever the statistics say
+    select count(*), coalesce(v_now - min(l.due_at), interval '0')
+    into schedules_behind, schedule_delay
+    from app_jobs.schedule_slots(v_now - interval '1 minute') as p
+    cross join lateral (
+        select w.due_at
+        from app_jobs.scheduled_jobs as w
+        where w.slot = p.slot and w.due_at < v_now - interval '1 minute'
+        offset 0
+    ) as l;
+
+    select
+        coalesce(max(v_now - s.since), interval '0'),
+        coalesce(max(age(s.xid)), 0)
+    into oldest_transaction, transactions_behind
+    from (
+        select a.xact_start as since, coalesce(a.backend_xmin, a.backend_xid) as xid
+        from pg_stat_activity as a
+        where
+            (a.datname = current_database() or a.backend_type = 'walsender')
+            and a.pid <> pg_backend_pid()
+            and a.backend_type <> 'autovacuum worker'
+            and coalesce(a.backend_xmin, a.backend_xid) is not null
+        union all
+        select p.prepared, p.transaction
+        from pg_prepared_xacts as p
+        where p.database = current_database()
+        union all
+        select null, r.xmin
+        from pg_replication_slots as r
+        where r.xmin is not null
+    ) as s;
+    sees_sessions := pg_has_role('pg_read_all_stats', 'usage');
+end;
+$$;
+
+revoke all on function app_jobs.vital_signs() from public;
+grant execute on function app_jobs.vital_signs() to app_jobs_monitor;
+
+comment on function app_jobs.vital_signs() is
+'Tell in figures what doctor() looks at and metrics does not show: for alarms. Costs the same however
+many jobs wait.
+
+Returns: ticked_ago, time since tick() ran (null: never); schedules_behind, more than a minute late
+(those in slots that are due: at least one if there is any), and schedule_delay, of the first of
+them; oldest_transaction, age of the oldest one that keeps dead rows, and transactions_behind, how many
+transactions have begun since the oldest snapshot of a session, a prepared transaction or a
+replication slot; sees_sessions, whether the schema''s owner has pg_read_all_stats: without it only
+his own sessions count. Roles: app_jobs_monitor.';
+
 -- Deploy app_jobs:version to pg
 -- requires: roles
 
@@ -9662,14 +10257,14 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '7f6c18e854b33f5d9798829b889703ba8afba16c', 'let_go', 'app_jobs', array['queues', 'effects']::text[], array[]::text[], 'What happens to a held job that is not completed.', '2026-11-22T11:13:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('0b071fbd025467f34ebb50380b25ce6c7b327764', 'd475cc13ad210712b588503df3937b6daba4f063', 'add_job', 'app_jobs', 'add_job() and find_job().', '2026-11-22T11:14:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('0b071fbd025467f34ebb50380b25ce6c7b327764', '11c5194d91f14fe5545e3b64da4ddf1819908bae', 'add_job', 'app_jobs', 'add_job() and find_job().', '2026-11-22T11:14:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('0b071fbd025467f34ebb50380b25ce6c7b327764', 'require', 'let_go', '7f6c18e854b33f5d9798829b889703ba8afba16c');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
 values ('deploy', '0b071fbd025467f34ebb50380b25ce6c7b327764', 'add_job', 'app_jobs', array['let_go']::text[], array[]::text[], 'add_job() and find_job().', '2026-11-22T11:14:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('fabe32048d75cc1fd3097e1837b694bdf128505a', '6ad80595718770e4b69ce635b02dcb629797c9a7', 'add_jobs', 'app_jobs', 'add_jobs(): many at once.', '2026-11-22T11:15:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('fabe32048d75cc1fd3097e1837b694bdf128505a', '32f579900d3e77f9997e28a7ea4b57df220708c8', 'add_jobs', 'app_jobs', 'add_jobs(): many at once.', '2026-11-22T11:15:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('fabe32048d75cc1fd3097e1837b694bdf128505a', 'require', 'add_job', '0b071fbd025467f34ebb50380b25ce6c7b327764');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
@@ -9715,133 +10310,149 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '4cfe7bebb772853d3708fa6f27a18905d8d3cd21', 'run_schedules', 'app_jobs', array['scheduled_jobs', 'add_jobs']::text[], array[]::text[], 'run_due_schedules(): every due time adds its job once.', '2026-11-22T12:17:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('a1eb48792f3c358324a79bb41096948c35ab0a1c', 'd862353d8afab6de01c304c62761468aea9d45be', 'tick', 'app_jobs', 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('0dd6c9d51d178f48c70862dfec570bafd94b1951', '3f9874ffb0d1a4167a4a04c703a5a933bf2774bd', 'task_stats', 'app_jobs', 'task_stats(): figures per minute and task, told by workers.', '2026-11-22T12:17:40Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('a1eb48792f3c358324a79bb41096948c35ab0a1c', 'require', 'cancel_job', 'cfe18508c3ff1ef532987895cfc33d245bd0c914');
-insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('a1eb48792f3c358324a79bb41096948c35ab0a1c', 'require', 'run_schedules', '4cfe7bebb772853d3708fa6f27a18905d8d3cd21');
+values ('0dd6c9d51d178f48c70862dfec570bafd94b1951', 'require', 'slots', 'a72e29904a77e2366fb7e14669e5f169887420a3');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'a1eb48792f3c358324a79bb41096948c35ab0a1c', 'tick', 'app_jobs', array['cancel_job', 'run_schedules']::text[], array[]::text[], 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '0dd6c9d51d178f48c70862dfec570bafd94b1951', 'task_stats', 'app_jobs', array['slots']::text[], array[]::text[], 'task_stats(): figures per minute and task, told by workers.', '2026-11-22T12:17:40Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('47aa7ff73e870c9cd083dc8990724c704c0df491', 'dbb16e5372456dac537a4dd603bc65c74aea613f', 'get_jobs', 'app_jobs', 'get_job() and get_jobs(): the claim.', '2026-11-22T11:19:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('d0157f564e8eff073f79e61d9910ff89aeb6cc29', 'e9e8427018b1205cbe645b7403fc5d8be470e36e', 'tick', 'app_jobs', 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('47aa7ff73e870c9cd083dc8990724c704c0df491', 'require', 'tick', 'a1eb48792f3c358324a79bb41096948c35ab0a1c');
+values ('d0157f564e8eff073f79e61d9910ff89aeb6cc29', 'require', 'cancel_job', 'cfe18508c3ff1ef532987895cfc33d245bd0c914');
+insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
+values ('d0157f564e8eff073f79e61d9910ff89aeb6cc29', 'require', 'run_schedules', '4cfe7bebb772853d3708fa6f27a18905d8d3cd21');
+insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
+values ('d0157f564e8eff073f79e61d9910ff89aeb6cc29', 'require', 'task_stats', '0dd6c9d51d178f48c70862dfec570bafd94b1951');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '47aa7ff73e870c9cd083dc8990724c704c0df491', 'get_jobs', 'app_jobs', array['tick']::text[], array[]::text[], 'get_job() and get_jobs(): the claim.', '2026-11-22T11:19:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'd0157f564e8eff073f79e61d9910ff89aeb6cc29', 'tick', 'app_jobs', array['cancel_job', 'run_schedules', 'task_stats']::text[], array[]::text[], 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('23cc67bec5084d37711ccbd556ac359ef3cac691', 'efd46e475d9ecd9fe7a920f8358edc26b77baa82', 'complete_jobs', 'app_jobs', 'complete_job() and complete_jobs().', '2026-11-22T11:20:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('d155150ff2b56e2c85958ab2a5986db8d07f6b7c', 'dbb16e5372456dac537a4dd603bc65c74aea613f', 'get_jobs', 'app_jobs', 'get_job() and get_jobs(): the claim.', '2026-11-22T11:19:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('23cc67bec5084d37711ccbd556ac359ef3cac691', 'require', 'get_jobs', '47aa7ff73e870c9cd083dc8990724c704c0df491');
+values ('d155150ff2b56e2c85958ab2a5986db8d07f6b7c', 'require', 'tick', 'd0157f564e8eff073f79e61d9910ff89aeb6cc29');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '23cc67bec5084d37711ccbd556ac359ef3cac691', 'complete_jobs', 'app_jobs', array['get_jobs']::text[], array[]::text[], 'complete_job() and complete_jobs().', '2026-11-22T11:20:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'd155150ff2b56e2c85958ab2a5986db8d07f6b7c', 'get_jobs', 'app_jobs', array['tick']::text[], array[]::text[], 'get_job() and get_jobs(): the claim.', '2026-11-22T11:19:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('43a71cd348ab82b634fa2ad2dcb059545d83ff6e', 'edc13a7ba357d3f7fe35d8a7588f8d8ffa501ceb', 'fail_jobs', 'app_jobs', 'fail_job() and fail_jobs().', '2026-11-22T11:21:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('72a8336df8b144afd976a0760360c66f5fc6c83d', 'efd46e475d9ecd9fe7a920f8358edc26b77baa82', 'complete_jobs', 'app_jobs', 'complete_job() and complete_jobs().', '2026-11-22T11:20:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('43a71cd348ab82b634fa2ad2dcb059545d83ff6e', 'require', 'complete_jobs', '23cc67bec5084d37711ccbd556ac359ef3cac691');
+values ('72a8336df8b144afd976a0760360c66f5fc6c83d', 'require', 'get_jobs', 'd155150ff2b56e2c85958ab2a5986db8d07f6b7c');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '43a71cd348ab82b634fa2ad2dcb059545d83ff6e', 'fail_jobs', 'app_jobs', array['complete_jobs']::text[], array[]::text[], 'fail_job() and fail_jobs().', '2026-11-22T11:21:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '72a8336df8b144afd976a0760360c66f5fc6c83d', 'complete_jobs', 'app_jobs', array['get_jobs']::text[], array[]::text[], 'complete_job() and complete_jobs().', '2026-11-22T11:20:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('0c920b15bfc04971330d658f998e1b4113385477', '19c3ddef5c7eeee2fbdd03a3c62a65906fab14f9', 'snooze_job', 'app_jobs', 'snooze_job().', '2026-11-22T11:22:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('c90070aca323c2bd844f4286b84f6315ad77f804', 'edc13a7ba357d3f7fe35d8a7588f8d8ffa501ceb', 'fail_jobs', 'app_jobs', 'fail_job() and fail_jobs().', '2026-11-22T11:21:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('0c920b15bfc04971330d658f998e1b4113385477', 'require', 'fail_jobs', '43a71cd348ab82b634fa2ad2dcb059545d83ff6e');
+values ('c90070aca323c2bd844f4286b84f6315ad77f804', 'require', 'complete_jobs', '72a8336df8b144afd976a0760360c66f5fc6c83d');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '0c920b15bfc04971330d658f998e1b4113385477', 'snooze_job', 'app_jobs', array['fail_jobs']::text[], array[]::text[], 'snooze_job().', '2026-11-22T11:22:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'c90070aca323c2bd844f4286b84f6315ad77f804', 'fail_jobs', 'app_jobs', array['complete_jobs']::text[], array[]::text[], 'fail_job() and fail_jobs().', '2026-11-22T11:21:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('c2fb7cb61410388ea0a31fc0622c97ead54cf556', 'c10961b82e53cc3320b120db280f582cea2f6ce8', 'heartbeat', 'app_jobs', 'heartbeat(): renew leases.', '2026-11-22T11:23:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('b836b8d43a3b6dd7fb43a625001e62145958db04', '19c3ddef5c7eeee2fbdd03a3c62a65906fab14f9', 'snooze_job', 'app_jobs', 'snooze_job().', '2026-11-22T11:22:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('c2fb7cb61410388ea0a31fc0622c97ead54cf556', 'require', 'snooze_job', '0c920b15bfc04971330d658f998e1b4113385477');
+values ('b836b8d43a3b6dd7fb43a625001e62145958db04', 'require', 'fail_jobs', 'c90070aca323c2bd844f4286b84f6315ad77f804');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'c2fb7cb61410388ea0a31fc0622c97ead54cf556', 'heartbeat', 'app_jobs', array['snooze_job']::text[], array[]::text[], 'heartbeat(): renew leases.', '2026-11-22T11:23:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'b836b8d43a3b6dd7fb43a625001e62145958db04', 'snooze_job', 'app_jobs', array['fail_jobs']::text[], array[]::text[], 'snooze_job().', '2026-11-22T11:22:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('99738e1427d9957ea00c3fe23c676c81501a9901', '3d748a70f4a5881e2ac9af155a9eda10ac8f98ed', 'release_jobs', 'app_jobs', 'release_jobs(): give all back.', '2026-11-22T11:24:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('b0927e5174d74bc249c1d3e62b39c6438ec21b82', 'c10961b82e53cc3320b120db280f582cea2f6ce8', 'heartbeat', 'app_jobs', 'heartbeat(): renew leases.', '2026-11-22T11:23:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('99738e1427d9957ea00c3fe23c676c81501a9901', 'require', 'heartbeat', 'c2fb7cb61410388ea0a31fc0622c97ead54cf556');
+values ('b0927e5174d74bc249c1d3e62b39c6438ec21b82', 'require', 'snooze_job', 'b836b8d43a3b6dd7fb43a625001e62145958db04');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '99738e1427d9957ea00c3fe23c676c81501a9901', 'release_jobs', 'app_jobs', array['heartbeat']::text[], array[]::text[], 'release_jobs(): give all back.', '2026-11-22T11:24:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'b0927e5174d74bc249c1d3e62b39c6438ec21b82', 'heartbeat', 'app_jobs', array['snooze_job']::text[], array[]::text[], 'heartbeat(): renew leases.', '2026-11-22T11:23:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('446a040e6b686ea3f80458f7c1ef2eca7d95b7d2', 'f5974191a47a112b56b6a53ed8c6c9047acd9f9f', 'one_job', 'app_jobs', 'One job at a time, by id: look, change, move on, delete.', '2026-11-22T11:25:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('acc084197fc6f27a6577ae2c19ba2d1e8b061129', '3d748a70f4a5881e2ac9af155a9eda10ac8f98ed', 'release_jobs', 'app_jobs', 'release_jobs(): give all back.', '2026-11-22T11:24:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('446a040e6b686ea3f80458f7c1ef2eca7d95b7d2', 'require', 'release_jobs', '99738e1427d9957ea00c3fe23c676c81501a9901');
+values ('acc084197fc6f27a6577ae2c19ba2d1e8b061129', 'require', 'heartbeat', 'b0927e5174d74bc249c1d3e62b39c6438ec21b82');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '446a040e6b686ea3f80458f7c1ef2eca7d95b7d2', 'one_job', 'app_jobs', array['release_jobs']::text[], array[]::text[], 'One job at a time, by id: look, change, move on, delete.', '2026-11-22T11:25:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'acc084197fc6f27a6577ae2c19ba2d1e8b061129', 'release_jobs', 'app_jobs', array['heartbeat']::text[], array[]::text[], 'release_jobs(): give all back.', '2026-11-22T11:24:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('a3c7ae273abbc2cb0d6e47378049c2e3a75b1e7c', '37af9ed1d1b09c5ffcaaf96d1d0c7e9e3af0b1be', 'set_queue', 'app_jobs', 'Queues: pause, resume, limit.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('85d6435687d3267d3c0f77f133ee44a54340b78e', 'f5974191a47a112b56b6a53ed8c6c9047acd9f9f', 'one_job', 'app_jobs', 'One job at a time, by id: look, change, move on, delete.', '2026-11-22T11:25:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('a3c7ae273abbc2cb0d6e47378049c2e3a75b1e7c', 'require', 'release_jobs', '99738e1427d9957ea00c3fe23c676c81501a9901');
+values ('85d6435687d3267d3c0f77f133ee44a54340b78e', 'require', 'release_jobs', 'acc084197fc6f27a6577ae2c19ba2d1e8b061129');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'a3c7ae273abbc2cb0d6e47378049c2e3a75b1e7c', 'set_queue', 'app_jobs', array['release_jobs']::text[], array[]::text[], 'Queues: pause, resume, limit.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '85d6435687d3267d3c0f77f133ee44a54340b78e', 'one_job', 'app_jobs', array['release_jobs']::text[], array[]::text[], 'One job at a time, by id: look, change, move on, delete.', '2026-11-22T11:25:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('ff1958af9d5855c6b47cd35117400e1240877c54', 'bfaa75e12aa77aa2539ef8d67368a19d88d26d24', 'set_task', 'app_jobs', 'Settings of tasks; pause and resume.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('d28a761e3b7cb2c228c9db769bde329c16fccefc', '37af9ed1d1b09c5ffcaaf96d1d0c7e9e3af0b1be', 'set_queue', 'app_jobs', 'Queues: pause, resume, limit.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('ff1958af9d5855c6b47cd35117400e1240877c54', 'require', 'set_queue', 'a3c7ae273abbc2cb0d6e47378049c2e3a75b1e7c');
+values ('d28a761e3b7cb2c228c9db769bde329c16fccefc', 'require', 'release_jobs', 'acc084197fc6f27a6577ae2c19ba2d1e8b061129');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'ff1958af9d5855c6b47cd35117400e1240877c54', 'set_task', 'app_jobs', array['set_queue']::text[], array[]::text[], 'Settings of tasks; pause and resume.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'd28a761e3b7cb2c228c9db769bde329c16fccefc', 'set_queue', 'app_jobs', array['release_jobs']::text[], array[]::text[], 'Queues: pause, resume, limit.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('fce79c4dffda13349f466b9b7d4e51cb56acbc81', '25fd4883afdc12a9bdcf1156b73f014551cdd8c1', 'steer_jobs', 'app_jobs', 'Operators complete, fail, cancel and reschedule jobs.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('e84294745264124ed1b0acb1c548072fbfbef274', 'bfaa75e12aa77aa2539ef8d67368a19d88d26d24', 'set_task', 'app_jobs', 'Settings of tasks; pause and resume.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('fce79c4dffda13349f466b9b7d4e51cb56acbc81', 'require', 'set_task', 'ff1958af9d5855c6b47cd35117400e1240877c54');
+values ('e84294745264124ed1b0acb1c548072fbfbef274', 'require', 'set_queue', 'd28a761e3b7cb2c228c9db769bde329c16fccefc');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'fce79c4dffda13349f466b9b7d4e51cb56acbc81', 'steer_jobs', 'app_jobs', array['set_task']::text[], array[]::text[], 'Operators complete, fail, cancel and reschedule jobs.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'e84294745264124ed1b0acb1c548072fbfbef274', 'set_task', 'app_jobs', array['set_queue']::text[], array[]::text[], 'Settings of tasks; pause and resume.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('68ef9924f67c09ebf8beabcb9a51dafdd502995e', '147aedbef4a49121e206e34a5c55deb296740228', 'retry_jobs', 'app_jobs', 'retry_jobs(): dead letters back to work.', '2026-11-22T12:33:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('646402952e3e889f5289ae7948df2a9d5fc77b9b', '25fd4883afdc12a9bdcf1156b73f014551cdd8c1', 'steer_jobs', 'app_jobs', 'Operators complete, fail, cancel and reschedule jobs.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('68ef9924f67c09ebf8beabcb9a51dafdd502995e', 'require', 'steer_jobs', 'fce79c4dffda13349f466b9b7d4e51cb56acbc81');
+values ('646402952e3e889f5289ae7948df2a9d5fc77b9b', 'require', 'set_task', 'e84294745264124ed1b0acb1c548072fbfbef274');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '68ef9924f67c09ebf8beabcb9a51dafdd502995e', 'retry_jobs', 'app_jobs', array['steer_jobs']::text[], array[]::text[], 'retry_jobs(): dead letters back to work.', '2026-11-22T12:33:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '646402952e3e889f5289ae7948df2a9d5fc77b9b', 'steer_jobs', 'app_jobs', array['set_task']::text[], array[]::text[], 'Operators complete, fail, cancel and reschedule jobs.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('f674f0ac857e51ed9c821a8348072e00cbd77915', '90531a89f8409a5aff767980f2b03451ed6fd057', 'prune', 'app_jobs', 'prune(): finished jobs deleted by hand.', '2026-11-22T12:34:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('d216c3b0969cbde6b80e431946044ee4f470a62a', '147aedbef4a49121e206e34a5c55deb296740228', 'retry_jobs', 'app_jobs', 'retry_jobs(): dead letters back to work.', '2026-11-22T12:33:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('f674f0ac857e51ed9c821a8348072e00cbd77915', 'require', 'retry_jobs', '68ef9924f67c09ebf8beabcb9a51dafdd502995e');
+values ('d216c3b0969cbde6b80e431946044ee4f470a62a', 'require', 'steer_jobs', '646402952e3e889f5289ae7948df2a9d5fc77b9b');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'f674f0ac857e51ed9c821a8348072e00cbd77915', 'prune', 'app_jobs', array['retry_jobs']::text[], array[]::text[], 'prune(): finished jobs deleted by hand.', '2026-11-22T12:34:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'd216c3b0969cbde6b80e431946044ee4f470a62a', 'retry_jobs', 'app_jobs', array['steer_jobs']::text[], array[]::text[], 'retry_jobs(): dead letters back to work.', '2026-11-22T12:33:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('5349b9fa16d1a6c26fc3db9f15b168e61e0b3822', 'd57e853aa8dda33092f6ef3a5d404b68600c688c', 'metrics', 'app_jobs', 'metrics: how many jobs there are, by tenant, task and queue.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('29fd331efdbcf800afb5eaab6a5cbc8851273e19', '90531a89f8409a5aff767980f2b03451ed6fd057', 'prune', 'app_jobs', 'prune(): finished jobs deleted by hand.', '2026-11-22T12:34:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('5349b9fa16d1a6c26fc3db9f15b168e61e0b3822', 'require', 'release_jobs', '99738e1427d9957ea00c3fe23c676c81501a9901');
+values ('29fd331efdbcf800afb5eaab6a5cbc8851273e19', 'require', 'retry_jobs', 'd216c3b0969cbde6b80e431946044ee4f470a62a');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '5349b9fa16d1a6c26fc3db9f15b168e61e0b3822', 'metrics', 'app_jobs', array['release_jobs']::text[], array[]::text[], 'metrics: how many jobs there are, by tenant, task and queue.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '29fd331efdbcf800afb5eaab6a5cbc8851273e19', 'prune', 'app_jobs', array['retry_jobs']::text[], array[]::text[], 'prune(): finished jobs deleted by hand.', '2026-11-22T12:34:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('9445f18a8097b0656b443edfddcd13113bc9b924', '8e0a7b77142cd67a8803b55d964f0a28dbc9ef5c', 'running_jobs', 'app_jobs', 'running_jobs(): what each worker runs.', '2026-11-22T12:30:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('af81fc13b6116380fe8e5b5f7faec94e0c3de16d', 'd57e853aa8dda33092f6ef3a5d404b68600c688c', 'metrics', 'app_jobs', 'metrics: how many jobs there are, by tenant, task and queue.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('9445f18a8097b0656b443edfddcd13113bc9b924', 'require', 'metrics', '5349b9fa16d1a6c26fc3db9f15b168e61e0b3822');
+values ('af81fc13b6116380fe8e5b5f7faec94e0c3de16d', 'require', 'release_jobs', 'acc084197fc6f27a6577ae2c19ba2d1e8b061129');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '9445f18a8097b0656b443edfddcd13113bc9b924', 'running_jobs', 'app_jobs', array['metrics']::text[], array[]::text[], 'running_jobs(): what each worker runs.', '2026-11-22T12:30:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'af81fc13b6116380fe8e5b5f7faec94e0c3de16d', 'metrics', 'app_jobs', array['release_jobs']::text[], array[]::text[], 'metrics: how many jobs there are, by tenant, task and queue.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('164a8e3cf70fc2c528ad974cbfdfcb3d6cd71019', '3459ce37050fc03c029bbc7e58f6b097825c5ef4', 'explain_job', 'app_jobs', 'explain_job(): why a job is not running.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('3b5f94d90a960db6dc9580a186b325a111171128', '8e0a7b77142cd67a8803b55d964f0a28dbc9ef5c', 'running_jobs', 'app_jobs', 'running_jobs(): what each worker runs.', '2026-11-22T12:30:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('164a8e3cf70fc2c528ad974cbfdfcb3d6cd71019', 'require', 'metrics', '5349b9fa16d1a6c26fc3db9f15b168e61e0b3822');
+values ('3b5f94d90a960db6dc9580a186b325a111171128', 'require', 'metrics', 'af81fc13b6116380fe8e5b5f7faec94e0c3de16d');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '164a8e3cf70fc2c528ad974cbfdfcb3d6cd71019', 'explain_job', 'app_jobs', array['metrics']::text[], array[]::text[], 'explain_job(): why a job is not running.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '3b5f94d90a960db6dc9580a186b325a111171128', 'running_jobs', 'app_jobs', array['metrics']::text[], array[]::text[], 'running_jobs(): what each worker runs.', '2026-11-22T12:30:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('bb9c3c76d02cbf5edbaa27ff840f98ad19092c13', 'c6d929ba3eeb02cb9060ba8592569a032c748cc4', 'doctor', 'app_jobs', 'doctor(): what is wrong, and what to do.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('e51499d5a5aaa1ba392d7dc8854fbda49f5597d9', '3459ce37050fc03c029bbc7e58f6b097825c5ef4', 'explain_job', 'app_jobs', 'explain_job(): why a job is not running.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('bb9c3c76d02cbf5edbaa27ff840f98ad19092c13', 'require', 'explain_job', '164a8e3cf70fc2c528ad974cbfdfcb3d6cd71019');
-insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('bb9c3c76d02cbf5edbaa27ff840f98ad19092c13', 'require', 'run_schedules', '4cfe7bebb772853d3708fa6f27a18905d8d3cd21');
+values ('e51499d5a5aaa1ba392d7dc8854fbda49f5597d9', 'require', 'metrics', 'af81fc13b6116380fe8e5b5f7faec94e0c3de16d');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'bb9c3c76d02cbf5edbaa27ff840f98ad19092c13', 'doctor', 'app_jobs', array['explain_job', 'run_schedules']::text[], array[]::text[], 'doctor(): what is wrong, and what to do.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'e51499d5a5aaa1ba392d7dc8854fbda49f5597d9', 'explain_job', 'app_jobs', array['metrics']::text[], array[]::text[], 'explain_job(): why a job is not running.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('21266e16845ae03fb8e7b7f2227ce3c99ce9540a', 'a34ebdaca4e7a957d8a896df5c50418d032e0f22', 'version', 'app_jobs', 'version(): all of the above is there.', '2026-11-22T13:00:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('b66e97d54516e2e7457817c314c14eaf130d3ed5', 'c6d929ba3eeb02cb9060ba8592569a032c748cc4', 'doctor', 'app_jobs', 'doctor(): what is wrong, and what to do.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('21266e16845ae03fb8e7b7f2227ce3c99ce9540a', 'require', 'roles', '486923d28f849a8b71314e60b4bf7f79d80225b8');
+values ('b66e97d54516e2e7457817c314c14eaf130d3ed5', 'require', 'explain_job', 'e51499d5a5aaa1ba392d7dc8854fbda49f5597d9');
+insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
+values ('b66e97d54516e2e7457817c314c14eaf130d3ed5', 'require', 'run_schedules', '4cfe7bebb772853d3708fa6f27a18905d8d3cd21');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '21266e16845ae03fb8e7b7f2227ce3c99ce9540a', 'version', 'app_jobs', array['roles']::text[], array[]::text[], 'version(): all of the above is there.', '2026-11-22T13:00:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'b66e97d54516e2e7457817c314c14eaf130d3ed5', 'doctor', 'app_jobs', array['explain_job', 'run_schedules']::text[], array[]::text[], 'doctor(): what is wrong, and what to do.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+
+insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
+values ('5a3bbfd4366a4dd114d48f2b2c892ecd1211b392', '234379019de3a7ddd50a7f34e26d99d66adc2248', 'vital_signs', 'app_jobs', 'vital_signs(): what doctor() looks at, in figures.', '2026-11-22T12:50:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
+values ('5a3bbfd4366a4dd114d48f2b2c892ecd1211b392', 'require', 'doctor', 'b66e97d54516e2e7457817c314c14eaf130d3ed5');
+insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
+values ('deploy', '5a3bbfd4366a4dd114d48f2b2c892ecd1211b392', 'vital_signs', 'app_jobs', array['doctor']::text[], array[]::text[], 'vital_signs(): what doctor() looks at, in figures.', '2026-11-22T12:50:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+
+insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
+values ('961d49645f7f3866b402fc424cd86e1c7f7eb1ed', 'a34ebdaca4e7a957d8a896df5c50418d032e0f22', 'version', 'app_jobs', 'version(): all of the above is there.', '2026-11-22T13:00:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
+values ('961d49645f7f3866b402fc424cd86e1c7f7eb1ed', 'require', 'roles', '486923d28f849a8b71314e60b4bf7f79d80225b8');
+insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
+values ('deploy', '961d49645f7f3866b402fc424cd86e1c7f7eb1ed', 'version', 'app_jobs', array['roles']::text[], array[]::text[], 'version(): all of the above is there.', '2026-11-22T13:00:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 commit;

@@ -105,6 +105,12 @@ $$;
 
 drop function app_jobs.version();
 
+-- Revert app_jobs:vital_signs from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.vital_signs();
+
 -- Revert app_jobs:doctor from pg
 
 set local lock_timeout = '5s';
@@ -257,6 +263,23 @@ drop sequence app_jobs.pruned_to;
 drop sequence app_jobs.swept_at;
 drop sequence app_jobs.ticked_at;
 
+-- Revert app_jobs:task_stats from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.task_stats(timestamptz, timestamptz, interval);
+drop function app_jobs.merge_stats(integer, integer);
+drop function app_jobs.record_stats(text, json);
+drop function app_jobs.sum_stats(
+    interval, tstzrange, tstzrange, tstzrange, bigint[]
+);
+drop function app_jobs.histogram_quantile(bigint[], double precision);
+drop function app_jobs.histogram_bounds();
+drop sequence app_jobs.stats_pruned_to;
+drop sequence app_jobs.stats_merged_to;
+drop table app_jobs.stat_reports;
+drop table app_jobs.task_figures;
+
 -- Revert app_jobs:run_schedules from pg
 
 set local lock_timeout = '5s';
@@ -372,6 +395,7 @@ drop function app_jobs.add_job(
 );
 drop function app_jobs.finished_with_key(text, uuid);
 drop function app_jobs.lock_key_holder(text, uuid);
+drop function app_jobs.with_trace(jsonb);
 drop function app_jobs.find_job(text, uuid);
 
 -- Revert app_jobs:let_go from pg

@@ -14,6 +14,7 @@ begin
     from (
         values
         ('find_job(job_key text, db_id uuid)', 'app_jobs.jobs', 'producer'),
+        ('with_trace(attributes jsonb)', 'jsonb', ''),
         ('lock_key_holder(job_key text, db_id uuid)', 'app_jobs.jobs', ''),
         ('finished_with_key(job_key text, db_id uuid)', 'app_jobs.jobs', ''),
         (

@@ -33,9 +33,9 @@ def connect(dsn: str) -> Connection:
     return psycopg.connect(dsn, autocommit=True, prepare_threshold=None)
 
 
-def pages(connection: Connection, statement: str) -> int:
+def pages(connection: Connection, statement: str, *, undo: bool = True) -> int:
     """Pages that a statement touches, in cache or not; its effects are rolled back."""
-    with connection.transaction(force_rollback=True):
+    with connection.transaction(force_rollback=undo):
         row = connection.execute("explain (analyze, buffers, format json) " + statement).fetchone()
     assert row is not None
     plan = row[0][0]["Plan"]
@@ -383,6 +383,46 @@ def test_schedules_under_an_old_snapshot(database: str) -> None:
                 complete(connection, claim(connection, 500))
     print(f"\npages of a look, up to {500 * runs // 3} runs and after: {highest}")
     assert highest[1] <= 1.5 * highest[0]
+
+
+REPORTS = """
+insert into app_jobs.stat_reports (at, worker_id, figures)
+select
+    date_bin('1 minute', now() - make_interval(mins => %s), 'epoch'), 'w',
+    array(
+        select row(
+            null, null, 'task ' || t, null, 1, 0, 0, array_fill(1::bigint, array[21]),
+            array_fill(1::bigint, array[21]), 1, 1
+        )::app_jobs.task_figures
+        from generate_series(1, 20) as t
+    )
+from generate_series(1, 60)"""
+
+
+def test_statistics_under_an_old_snapshot(database: str) -> None:
+    """Reports of ten workers are merged minute by minute; all of them stay, dead."""
+    minutes = 60
+    with connect(database) as connection, old_snapshot(database):
+        ticks(connection)
+        start = minutes + 10
+        connection.execute(
+            "select setval('app_jobs.stats_merged_to', extract(epoch from"
+            " date_bin('1 minute', now() - make_interval(mins => %s), 'epoch'))::bigint)",
+            [start],
+        )
+        merges, reads = [], []
+        connection.execute(REPORTS, [start])
+        for minute in range(minutes):
+            connection.execute(REPORTS, [start - minute - 1])
+            merges.append(pages(connection, MEASURED["tick"], undo=False))
+            now = f"now() - interval '{start - minute} min'"
+            read = f"app_jobs.task_stats({now} - interval '10 min', {now})"
+            reads.append(pages(connection, f"select from {read}"))
+        left = connection.execute("select count(*) from app_jobs.stat_reports").fetchone()
+    print("\npages of a tick that merges, of a read:", merges[::10], reads[::10])
+    assert left == (60,)
+    for figures in (merges, reads):
+        assert median(figures[-20:]) <= 1.2 * median(figures[:20])
 
 
 def test_metrics_and_doctor(database: str) -> None:

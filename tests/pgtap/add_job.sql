@@ -248,5 +248,25 @@ select is(pg_temp.callers('select app_jobs.add_job()'), 'producer operator', 'wh
 select is(pg_temp.callers('select app_jobs.find_job(''k'')'), 'producer operator', 'who may find');
 select is(pg_temp.callers('select app_jobs.lock_key_holder(''k'', null)'), '', 'internal');
 
+-- the trace that a setting names
+\set trace '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'
+select set_config('app_jobs.traceparent', :'trace', true);
+select
+    is(
+        array[
+            (app_jobs.add_job(identifier => 'a')).attributes,
+            (app_jobs.add_job(identifier => 'a', attributes => '{"b": 1}')).attributes,
+            (app_jobs.add_job(identifier => 'a', attributes => '{"traceparent": 1}')).attributes,
+            (app_jobs.add_job(identifier => 'a', attributes => '[1]')).attributes
+        ],
+        array[
+            jsonb_build_object('traceparent', :'trace'),
+            jsonb_build_object('traceparent', :'trace', 'b', 1), '{"traceparent": 1}', '[1]'
+        ],
+        'the setting app_jobs.traceparent goes into the attributes, unless they have one'
+    );
+select set_config('app_jobs.traceparent', 'no trace', true);
+select is((app_jobs.add_job(identifier => 'a')).attributes, '{}', 'what is none is passed over');
+
 select finish();
 rollback;

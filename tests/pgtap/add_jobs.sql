@@ -209,5 +209,21 @@ select is(
 );
 select is(pg_temp.callers('select app_jobs.check_spec(''{}'')'), '', 'internal');
 
+-- the trace that a setting names
+\set trace '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'
+select set_config('app_jobs.traceparent', :'trace', true);
+create temporary table traced as
+select app_jobs.add_jobs('[{"identifier": "a"}, {"identifier": "a", "job_key": "traced"}]') as id
+union all
+select app_jobs.add_jobs('a', array['1']::json[]);
+select
+    is(
+        array_agg(j.attributes ->> 'traceparent'), array_fill(:'trace'::text, array[3]),
+        'the setting app_jobs.traceparent goes into the attributes'
+    )
+from traced as t
+inner join app_jobs.jobs as j on t.id = j.id;
+select set_config('app_jobs.traceparent', '', true);
+
 select finish();
 rollback;

@@ -32,6 +32,7 @@ from app_jobs._top import View
 
 PATIENCE = 20
 TENANT = "018f0000-0000-7000-8000-000000000001"
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 Run = Callable[..., "Ended"]
 
@@ -55,6 +56,10 @@ def block(payload):
 async def wait(payload):
     print("waiting", flush=True)
     await asyncio.Event().wait()
+
+@tasks.task("bad")
+def bad(payload):
+    raise ValueError("bad")
 
 @tasks.task("hang")
 async def hang(payload):
@@ -362,6 +367,18 @@ def test_top_prints_one_frame_into_a_pipe(run: Run, client: Client) -> None:
     client.set_worker_idle("idle one", True)
     assert len(client.get_jobs("busy one", job_limit=2)) == 2
     client.heartbeat("busy one")
+    client.record_stats(
+        "w",
+        [
+            {
+                "task_identifier": "quick",
+                "completed": 150,
+                "retried": 50,
+                "wait_histogram": [0, 0, 200] + [0] * 18,
+                "run_histogram": [0] * 12 + [100, 0, 100] + [0] * 6,
+            }
+        ],
+    )
 
     ended = run("top")
     assert (ended.code, ended.stderr) == (0, "")
@@ -370,14 +387,16 @@ def test_top_prints_one_frame_into_a_pipe(run: Run, client: Client) -> None:
     assert "workers 2, idle 1" in lines[0]
     assert lines[1] == "added - ended -"
     assert lines[2] == "ready 1 scheduled 1 parked 0 running 2 expired 0"
-    assert lines[5:7] == ["mail [x] 1 0 0 2 0 s 0 █", "later 0 1 0 0 0 ▁"]
-    assert lines[9:11] == ["busy one 0 s 2 mail [x] 2 (0 s)", "idle one 0 s 0 idle"]
+    assert lines[5:7] == ["mail [x] 1 0 0 2 0 s 0 █ 0", "later 0 1 0 0 0 ▁ 0"]
+    assert re.fullmatch(r"quick 0 0 0 0 0 ▁ [\d.]+ 25% 3.75 ms 4.88 ms 10 s 57 s", lines[7])
+    assert lines[10:12] == ["busy one 0 s 2 mail [x] 2 (0 s)", "idle one 0 s 0 idle"]
 
     look = json.loads(run("top", "--json").stdout)
     assert look["added"] >= 0
     assert [(task["task"], task["ready"], task["running"]) for task in look["tasks"]] == [
         ("mail [x]", 1, 2),
         ("later", 0, 0),
+        ("quick", 0, 0),
     ]
     (busy, idle) = look["workers"]
     assert (busy["worker"], busy["running"], busy["runs"][0]["jobs"]) == ("busy one", 2, 2)
@@ -471,6 +490,7 @@ def test_top_is_ended_by_an_interrupt(terminal: Callable[..., Terminal], client:
 
 def look(at: float, added: int, ended: int, tasks: int = 0, workers: int = 0) -> dict[str, Any]:
     numbers = dict.fromkeys(("ready", "scheduled", "parked", "running", "expired", "failed_1h"), 7)
+    lately = dict.fromkeys(("rate", "failing", "wait_p50", "wait_p95", "run_p50", "run_p95"), 1)
     return {
         "at": at,
         "clock": "12:00:00",
@@ -478,7 +498,9 @@ def look(at: float, added: int, ended: int, tasks: int = 0, workers: int = 0) ->
         "version": "1",
         "added": added,
         "ended": ended,
-        "tasks": [{"task": f"task {n}", "oldest": 200_000, **numbers} for n in range(tasks)],
+        "tasks": [
+            {"task": f"task {n}", "oldest": 200_000, **numbers, **lately} for n in range(tasks)
+        ],
         "workers": [
             {"worker": f"worker {n}", "seen": 61, "idle": False, "running": 1, "runs": []}
             for n in range(workers)
@@ -486,10 +508,10 @@ def look(at: float, added: int, ended: int, tasks: int = 0, workers: int = 0) ->
     }
 
 
-def drawn(view: View, height: int | None = None) -> list[str]:
-    console = Console(width=80, file=io.StringIO())
+def drawn(view: View, height: int | None = None, width: int = 80) -> list[str]:
+    console = Console(width=width, file=io.StringIO())
     with console.capture() as capture:
-        console.print(view.frame(height))
+        console.print(view.frame(height, width=width))
     return capture.get().splitlines()
 
 
@@ -509,6 +531,7 @@ def test_top_shows_rates() -> None:
 def test_top_fits_the_screen(tasks: int, workers: int, shown: tuple[int, int]) -> None:
     view = View()
     view.add(look(10, 0, 0, tasks, workers))
+    assert max(map(len, drawn(view, 24, 120))) <= 120
     lines = drawn(view, 24)
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
@@ -655,3 +678,27 @@ def test_schedules(run: Run, database: str) -> None:
     assert (unknown.code, "no schedule 987654" in unknown.stderr) == (1, True)
     assert run("schedules", "remove", str(often)).code == 0
     assert len(json.loads(run("schedules", "list", "--json").stdout)) == 1
+
+
+def test_a_worker_logs_json(worker: Callable[..., Any], client: Client) -> None:
+    client.add_job(
+        identifier="bad",
+        payload="a secret",
+        max_attempts=1,
+        attributes={"traceparent": TRACEPARENT},
+    )
+    with worker("--log-format", "json") as process:
+        assert process.stderr is not None
+        for logged in process.stderr:
+            assert "a secret" not in logged
+            record = json.loads(logged)
+            if record["level"] == "warning":
+                break
+        assert (record["task"], record["attempt"], record["logger"]) == (
+            "bad",
+            1,
+            "app_jobs.worker",
+        )
+        assert record["job_id"] >= 1
+        assert record["trace_id"] == TRACEPARENT.split("-")[1]
+        assert "failed in attempt 1 of 1" in record["message"]

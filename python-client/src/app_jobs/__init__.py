@@ -19,7 +19,9 @@ from app_jobs._sql import (
     RunningJobs,
     ScheduledJob,
     TaskSettings,
+    TaskStats,
     Tick,
+    VitalSigns,
 )
 from app_jobs.errors import (
     AlreadyScheduled,
@@ -73,9 +75,11 @@ __all__ = [
     "Snooze",
     "Task",
     "TaskSettings",
+    "TaskStats",
     "Tasks",
     "Tick",
     "UnknownJob",
     "VersionMismatch",
+    "VitalSigns",
     "Worker",
 ]

@@ -28,12 +28,15 @@ from app_jobs._sql import (
     RunningJobs,
     ScheduledJob,
     TaskSettings,
+    TaskStats,
     Tick,
+    VitalSigns,
 )
 from app_jobs.errors import BadArgument, SchemaMissing, translate
 
 T = TypeVar("T")
 HOUR = timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
 
 
 class Client:
@@ -256,6 +259,20 @@ class Client:
     ) -> None:
         """Ask to be woken by NOTIFY (True), or not. Look for jobs once more after True."""
         self._call(_sql.SET_WORKER_IDLE, connection, worker_id=worker_id, idle=idle)
+
+    def record_stats(
+        self,
+        worker_id: str,
+        stats: Sequence[Mapping[str, Any]],
+        *,
+        connection: Connection[Any] | None = None,
+    ) -> None:
+        """Tell what a worker has counted since it told last; Worker does it by itself.
+
+        A mapping per task: task_identifier, completed, failed, retried, wait_histogram,
+        run_histogram, wait_seconds, run_seconds; what is left out is 0.
+        """
+        self._call(_sql.RECORD_STATS, connection, worker_id=worker_id, stats=stats)
 
     def get_job(
         self,
@@ -855,6 +872,37 @@ class Client:
         """Tell what each worker holds, by task."""
         return self._call(_sql.RUNNING_JOBS, connection)
 
+    def task_stats(
+        self,
+        from_: datetime,
+        to: datetime,
+        step: timedelta = MINUTE,
+        *,
+        connection: Connection[Any] | None = None,
+    ) -> list[TaskStats]:
+        """Tell what workers have counted, per task and step of time; the last 7 days are kept.
+
+        Of minutes that begin at `from_` or later and before `to`. A step is whole minutes.
+        """
+        arguments = {"from": from_, "to": to, "step": step}
+        return self._call(_sql.TASK_STATS, connection, **arguments)
+
+    def histogram_bounds(self, *, connection: Connection[Any] | None = None) -> list[float]:
+        """Return the upper bounds of the buckets of histograms, in seconds; one more is beyond."""
+        return self._call(_sql.HISTOGRAM_BOUNDS, connection)
+
+    def histogram_quantile(
+        self,
+        histogram: Sequence[int],
+        quantile: float,
+        *,
+        connection: Connection[Any] | None = None,
+    ) -> float | None:
+        """Estimate a quantile (0.5: the median), in seconds; None if nothing was counted."""
+        return self._call(
+            _sql.HISTOGRAM_QUANTILE, connection, histogram=histogram, quantile=quantile
+        )
+
     def explain_job(self, job_id: int, *, connection: Connection[Any] | None = None) -> str:
         """Say in one sentence why a job is not running, or that it is, and the next step."""
         return self._call(_sql.EXPLAIN_JOB, connection, job_id=job_id)
@@ -862,6 +910,10 @@ class Client:
     def doctor(self, *, connection: Connection[Any] | None = None) -> list[Finding]:
         """Look for trouble; the worst first, or one finding of severity "ok"."""
         return self._call(_sql.DOCTOR, connection)
+
+    def vital_signs(self, *, connection: Connection[Any] | None = None) -> VitalSigns:
+        """Tell in figures what doctor() looks at and metrics() does not show: for alarms."""
+        return self._call(_sql.VITAL_SIGNS, connection)
 
     def version(self, *, connection: Connection[Any] | None = None) -> str:
         """Return the version of the schema, such as "0.1.0"."""

@@ -42,10 +42,12 @@ class Lane(ABC):
         concurrency: int,
         prefetch: int | None,
         lease: float,
+        invoke: Callable[[JobContext], Any] | None = None,
     ) -> None:
         self.tasks = {task.name: task for task in tasks}
         self.wake = Alarm()  # set when there may be jobs
         self._outbox = outbox
+        self._invoke = invoke  # instead of the task's own; a call less for every job without one
         self._concurrency = concurrency
         self._prefetch = prefetch
         self._horizon = min(AHEAD, lease / 4)
@@ -162,23 +164,30 @@ class LoopLane(Lane):
 
     async def _run_jobs(self, runner: asyncio.Task[Any]) -> None:
         buffer, outbox, new_context = self._buffer, self._outbox, self._context.copy
+        invoke = self._invoke
+        now = monotonic()
         while not self._stopping:
             if not buffer:
                 sleeper = self._loop.create_future()
                 self._sleepers.append(sleeper)
                 await sleeper
+                now = monotonic()
                 continue
-            now = monotonic()
             if now >= self._slice_end:
                 await self._let_the_loop_turn()
+                now = monotonic()
                 continue
             context = buffer.popleft()
             if context._may_start(now):
                 context._runner = runner
+                context._started_at = now
                 try:
-                    # In the try, since a payload that does not fit is found out by invoke().
-                    coroutine = context.task.invoke(context)
-                    result = await _isolated(coroutine, new_context(), self._wake_a_runner)
+                    try:
+                        # In the try, since a payload that does not fit is found out by invoke().
+                        coroutine = (invoke or context.task.invoke)(context)
+                        result = await _isolated(coroutine, new_context(), self._wake_a_runner)
+                    finally:
+                        now = context._ended_at = monotonic()
                 except asyncio.CancelledError as error:
                     outbox.failed(context, Fail(LOST_NOTICE) if context.cancelled else error)
                     _uncancel(runner)
@@ -247,11 +256,13 @@ class ThreadLane(Lane):
             del context  # or it would live until the next job comes
 
     def _run_job(self, context: JobContext) -> tuple[Any, BaseException | None]:
-        if not context._may_start(monotonic()):
+        context._started_at = monotonic()
+        if not context._may_start(context._started_at):
             return None, _NotStartedError()
         self._running.add(context)
         try:
-            result = self._context.copy().run(context.task.invoke, context)
+            invoke = self._invoke or context.task.invoke
+            result = self._context.copy().run(invoke, context)
             if inspect.iscoroutine(result):
                 result.close()
                 raise TypeError("the handler returned a coroutine: write it as async def")
@@ -260,6 +271,7 @@ class ThreadLane(Lane):
         else:
             return result, None
         finally:
+            context._ended_at = monotonic()
             self._running.discard(context)
 
     def _report(self, context: JobContext, result: Any, error: BaseException | None) -> None:

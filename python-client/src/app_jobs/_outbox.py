@@ -15,6 +15,7 @@ import psycopg
 
 from app_jobs import _sql
 from app_jobs._link import Alarm, Link
+from app_jobs._stats import Stats
 from app_jobs.errors import AppJobsError, BadArgument, InDoubt
 from app_jobs.tasks import Fail, JobContext, Snooze
 
@@ -39,6 +40,12 @@ class Failure:
     context: JobContext
     failure: _sql.JobFailure
 
+    @property
+    def is_last(self) -> bool:
+        """Whether no attempt follows."""
+        permanent = self.failure.get("permanent", False)
+        return permanent or self.context.attempt >= self.context.max_attempts
+
 
 @dataclass(slots=True)
 class Delay:
@@ -59,11 +66,12 @@ class Outbox:
     claimed and are not acknowledged yet, by id.
     """
 
-    def __init__(self, link: Link, worker_id: str, lease: timedelta) -> None:
+    def __init__(self, link: Link, worker_id: str, lease: timedelta, stats: Stats) -> None:
         self.held: dict[int, JobContext] = {}
         self._link = link
         self._worker_id = worker_id
         self._lease = lease
+        self._stats = stats
         self._completions: list[Completion] = []
         self._others: list[Failure | Delay] = []
         self._delays: dict[JobContext, float] = {}  # seconds until an outcome is sent again
@@ -77,6 +85,7 @@ class Outbox:
     def completed(self, context: JobContext, result: Any) -> None:
         """Note that a handler returned."""
         if context._completed:
+            self._stats.note("completed", [context])
             if result is not None:
                 log.warning(
                     "job %d was completed by its transaction: set ctx.result there, what its"
@@ -99,6 +108,7 @@ class Outbox:
     def failed(self, context: JobContext, error: BaseException) -> None:
         """Note that a handler raised."""
         if context._completed:
+            self._stats.note("completed", [context])
             log.error(
                 "the handler of job %d raised after its transaction had completed it",
                 context.id,
@@ -206,11 +216,23 @@ class Outbox:
             self._forget(context)
             return
         missing = [outcome for outcome in outcomes if outcome.context.id not in accepted]
+        if missing:
+            outcomes = [outcome for outcome in outcomes if outcome.context.id in accepted]
         for outcome in outcomes:
-            if not missing or outcome.context.id in accepted:
-                self._forget(outcome.context)
+            self._forget(outcome.context)
+        self._count(outcomes)
         if missing:
             await self._reconsider(missing)
+
+    def _count(self, outcomes: Sequence[Outcome]) -> None:
+        # All are of one kind.
+        if outcomes and isinstance(outcomes[0], Completion):
+            self._stats.note("completed", [outcome.context for outcome in outcomes])
+            return
+        for outcome in outcomes:
+            # One that was cancelled has neither failed nor will it be retried.
+            if isinstance(outcome, Failure) and not outcome.context.cancelled:
+                self._stats.note("failed" if outcome.is_last else "retried", [outcome.context])
 
     async def _reconsider(self, outcomes: Sequence[Outcome]) -> None:
         """Send again what was not accepted, if the job is still held.

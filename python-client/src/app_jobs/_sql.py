@@ -14,13 +14,14 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta, timezone
-from typing import Any, Generic, Literal, NamedTuple, TypedDict, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypedDict, TypeVar, cast
 
 from psycopg import BaseConnection, ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.numeric import Int8BinaryLoader
 from psycopg.types.string import TextBinaryLoader
 
+from app_jobs._tracing import current_traceparent
 from app_jobs.errors import BadArgument, SchemaTooNew, SchemaTooOld
 
 T = TypeVar("T")
@@ -176,6 +177,24 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskStats:
+    """What workers counted of a task in a step of time, from `at` on; see task_stats().
+
+    The histograms have a count per bucket of histogram_bounds(), and one beyond the last.
+    """
+
+    at: datetime
+    task_identifier: str
+    completed: int
+    failed: int
+    retried: int
+    wait_histogram: list[int]
+    run_histogram: list[int]
+    wait_seconds: float
+    run_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """What doctor() found: severity is critical, warning, info, or ok if there is nothing else."""
 
@@ -183,6 +202,18 @@ class Finding:
     finding: str
     figure: str
     remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class VitalSigns:
+    """What doctor() looks at, in figures; see vital_signs()."""
+
+    ticked_ago: timedelta | None
+    schedules_behind: int
+    schedule_delay: timedelta
+    oldest_transaction: timedelta
+    transactions_behind: int
+    sees_sessions: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +312,7 @@ ATTRIBUTES = _FIELDS.index("attributes")
 ATTEMPTS = _FIELDS.index("attempts")
 MAX_ATTEMPTS = _FIELDS.index("max_attempts")
 LEASE = _FIELDS.index("lease")
+RUN_AT = _FIELDS.index("run_at")
 LOCKED_AT = _FIELDS.index("locked_at")
 LEASE_EXPIRES_AT = _FIELDS.index("lease_expires_at")
 _LOCKED_BY = _FIELDS.index("locked_by")
@@ -329,12 +361,17 @@ def read_raw(connection: BaseConnection[Any]) -> None:
     connection.adapters.register_loader("jsonb", TextBinaryLoader)
 
 
+def claimed_attributes(row: Row) -> str:
+    """Return the attributes in a row of CLAIM_COLUMNS, as JSON text."""
+    # the binary form of jsonb begins with its version
+    return "{}" if row[ATTRIBUTES] is None else cast("str", row[ATTRIBUTES][1:])
+
+
 def claimed_job(row: Row, worker_id: str) -> Job:
     """Decode a row of CLAIM_COLUMNS that came over a connection with read_raw()."""
     values = list(row)
     values[PAYLOAD] = from_json(row[PAYLOAD])
-    # the binary form of jsonb begins with its version
-    values[ATTRIBUTES] = {} if row[ATTRIBUTES] is None else from_json(row[ATTRIBUTES][1:])
+    values[ATTRIBUTES] = from_json(claimed_attributes(row))
     values[_LOCKED_BY] = worker_id
     values[_UPDATED_AT] = row[LOCKED_AT]  # a claim sets both
     for index in _MOMENT_INDEXES:
@@ -521,6 +558,29 @@ def _schedule(argument: str, value: Any) -> str | None:
     return _optional_json(argument, value)
 
 
+def _attributes(argument: str, value: Any) -> str | None:
+    return _optional_json(argument, _traced(value, current_traceparent()))
+
+
+def _specs(argument: str, specs: Iterable[Any]) -> str:
+    traceparent = current_traceparent()
+    if traceparent is not None:
+        specs = [
+            {**spec, "attributes": _traced(spec.get("attributes"), traceparent)}
+            if isinstance(spec, Mapping)
+            else spec
+            for spec in specs
+        ]
+    return _objects(argument, specs)
+
+
+def _traced(attributes: Any, traceparent: str | None) -> Any:
+    """Return the attributes, with the current trace unless they name one."""
+    if traceparent is None or not isinstance(attributes, Mapping | None):
+        return attributes
+    return {"traceparent": traceparent, **(attributes or {})}
+
+
 @dataclass(frozen=True, slots=True)
 class _Kind:
     """An SQL type, and how a Python value becomes one of it."""
@@ -537,9 +597,12 @@ _BOOLEAN = _Kind("boolean")
 _UUID = _Kind("uuid", _tenant)
 _JSON = _Kind("json", _optional_json)
 _JSONB = _Kind("jsonb", _optional_json)
+_ATTRIBUTES = _Kind("jsonb", _attributes)
+_SPECS = _Kind("json", _specs)
 _SETTINGS = _Kind("json", _settings)
 _OBJECTS = _Kind("json", _objects)
 _SCHEDULE = _Kind("json", _schedule)
+_FLOAT = _Kind("double precision")
 _MOMENT = _Kind("timestamptz", _moment)
 _DURATION = _Kind("interval", _duration)
 _FROM_NOW = _Kind("interval", _duration, "pg_catalog.clock_timestamp() + ")
@@ -564,7 +627,7 @@ class Function(Generic[T]):
     def query(self, schema: str) -> str:
         """Return the statement, with a named placeholder per argument."""
         arguments = ", ".join(
-            f"{name} => {kind.added_to}%({name})s::{kind.type}"
+            f"{quoted(name)} => {kind.added_to}%({name})s::{kind.type}"
             for name, kind in self.arguments.items()
         )
         return f"select {self.columns} from {quoted(schema)}.{self.name}({arguments})"
@@ -580,7 +643,7 @@ _WHEN = {
     "max_attempts": _INTEGER,
     "priority": _INTEGER,
 }
-_WHAT_ELSE = {"attributes": _JSONB, "retry_after": _DURATION}
+_WHAT_ELSE = {"attributes": _ATTRIBUTES, "retry_after": _DURATION}
 
 ADD_JOB = Function(
     "add_job",
@@ -596,7 +659,7 @@ ADD_JOB = Function(
     _the_job,
     JOB_COLUMNS,
 )
-ADD_JOBS = Function("add_jobs", {"specs": _OBJECTS}, _first_of_each)
+ADD_JOBS = Function("add_jobs", {"specs": _SPECS}, _first_of_each)
 ADD_JOBS_OF_TASK = Function(
     "add_jobs",
     {"identifier": _TEXT, "payloads": _JSONS, "db_id": _UUID, **_WHEN, **_WHAT_ELSE},
@@ -814,12 +877,29 @@ RUNNING_JOBS = Function(
     lambda rows: [RunningJobs(*row) for row in rows],
     "worker_id, task_identifier, jobs, since",
 )
+RECORD_STATS = Function("record_stats", {"worker_id": _TEXT, "stats": _JSON}, _nothing)
+TASK_STATS = Function(
+    "task_stats",
+    {"from": _MOMENT, "to": _MOMENT, "step": _DURATION},
+    lambda rows: [TaskStats(*row) for row in rows],
+    ", ".join(field.name for field in fields(TaskStats)),
+)
+HISTOGRAM_BOUNDS: Function[list[float]] = Function("histogram_bounds", {}, _only_value)
+HISTOGRAM_QUANTILE: Function[float | None] = Function(
+    "histogram_quantile", {"histogram": _BIGINTS, "quantile": _FLOAT}, _only_value
+)
 EXPLAIN_JOB: Function[str] = Function("explain_job", {"job_id": _BIGINT}, _only_value)
 DOCTOR = Function(
     "doctor",
     {},
     lambda rows: [Finding(*row) for row in rows],
     "severity, finding, figure, remedy",
+)
+VITAL_SIGNS = Function(
+    "vital_signs",
+    {},
+    lambda rows: VitalSigns(*rows[0]),
+    ", ".join(field.name for field in fields(VitalSigns)),
 )
 VERSION: Function[str] = Function("version", {}, _only_value)
 
@@ -876,8 +956,13 @@ FUNCTIONS: tuple[Function[Any], ...] = (
     SWEEP,
     METRICS,
     RUNNING_JOBS,
+    RECORD_STATS,
+    TASK_STATS,
+    HISTOGRAM_BOUNDS,
+    HISTOGRAM_QUANTILE,
     EXPLAIN_JOB,
     DOCTOR,
+    VITAL_SIGNS,
     VERSION,
 )
 
@@ -1031,15 +1116,67 @@ from {quoted(schema)}.tasks as t
 where t.task_identifier = %(task)s"""
 
 
+def live_workers(schema: str) -> str:
+    """Return the query for workers that were seen within a minute: their tasks, whether idle."""
+    return f"""
+select w.task_identifiers, w.idle
+from {quoted(schema)}.workers as w
+where w.last_seen_at > pg_catalog.clock_timestamp() - interval '1 minute'"""
+
+
 def top(schema: str) -> str:
     """Return the query for what `app-jobs top` shows, as a JSON object; times are in seconds.
 
-    `added` and `ended` count jobs since the server's statistics were reset.
+    `added` and `ended` count jobs since the server's statistics were reset; rates, failures and
+    quantiles are of the last five minutes.
     """
     name = quoted(schema)
     return f"""
 with
-tasks as (
+minutes as (
+    select s.*
+    from {name}.task_stats(
+        pg_catalog.clock_timestamp() - interval '5 minutes', pg_catalog.clock_timestamp()
+    ) as s
+),
+buckets as (
+    select m.task_identifier, b.n, pg_catalog.sum(b.wait) as wait, pg_catalog.sum(b.run) as run
+    from minutes as m
+    cross join unnest(m.wait_histogram, m.run_histogram) with ordinality as b(wait, run, n)
+    group by m.task_identifier, b.n
+),
+histograms as (
+    select
+        b.task_identifier,
+        pg_catalog.array_agg(b.wait::bigint order by b.n) as wait,
+        pg_catalog.array_agg(b.run::bigint order by b.n) as run
+    from buckets as b
+    group by b.task_identifier
+),
+ends as (
+    select
+        m.task_identifier,
+        pg_catalog.sum(m.completed + m.failed + m.retried) as runs,
+        pg_catalog.sum(m.failed + m.retried) as failures
+    from minutes as m
+    group by m.task_identifier
+),
+lately as (
+    select
+        e.task_identifier as task,
+        e.runs / extract(epoch from pg_catalog.clock_timestamp() - pg_catalog.date_bin(
+            '1 minute', pg_catalog.clock_timestamp() - interval '5 minutes', 'epoch'
+        )) as rate,
+        e.failures / e.runs as failing,
+        {name}.histogram_quantile(h.wait, 0.5) as wait_p50,
+        {name}.histogram_quantile(h.wait, 0.95) as wait_p95,
+        {name}.histogram_quantile(h.run, 0.5) as run_p50,
+        {name}.histogram_quantile(h.run, 0.95) as run_p95
+    from ends as e
+    inner join histograms as h on h.task_identifier = e.task_identifier
+    where e.runs > 0
+),
+waiting as (
     select
         m.task_identifier as task,
         pg_catalog.sum(m.ready)::bigint as ready,
@@ -1051,7 +1188,22 @@ tasks as (
         extract(epoch from pg_catalog.max(m.oldest_ready_age))::double precision as oldest
     from {name}.metrics as m
     group by m.task_identifier
-    order by pg_catalog.sum(m.ready + m.parked) desc, pg_catalog.sum(m.running) desc, 1
+),
+tasks as (
+    select
+        task,
+        coalesce(w.ready, 0) as ready,
+        coalesce(w.scheduled, 0) as scheduled,
+        coalesce(w.parked, 0) as parked,
+        coalesce(w.running, 0) as running,
+        coalesce(w.expired, 0) as expired,
+        coalesce(w.failed_1h, 0) as failed_1h,
+        w.oldest,
+        coalesce(l.rate, 0) as rate,
+        l.failing, l.wait_p50, l.wait_p95, l.run_p50, l.run_p95
+    from waiting as w
+    full join lately as l using (task)
+    order by coalesce(w.ready + w.parked, 0) desc, coalesce(w.running, 0) desc, 1
 ),
 runs as (
     select

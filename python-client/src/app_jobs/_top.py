@@ -20,6 +20,7 @@ Look = dict[str, Any]  # what _sql.top() answers
 TREND = 12  # looks in a sparkline
 LEVELS = "▁▂▃▄▅▆▇█"
 SILENT = 60  # seconds after which a worker is taken to be in trouble
+WIDE = 120  # columns from which what tasks did of late is shown, too
 FRAME = 9  # lines that are no task and no worker
 _CONTROLS = dict.fromkeys({*range(32), *range(127, 160)} - {ord("\t"), ord("\n")}, "\ufffd")
 
@@ -57,8 +58,10 @@ class View:
             trend.append(task["ready"] + task["parked"])
         self.look = look
 
-    def frame(self, height: int | None = None, note: str = "") -> RenderableType:
-        """Draw the last look in so many lines; None: as many as it takes."""
+    def frame(
+        self, height: int | None = None, note: str = "", width: int | None = None
+    ) -> RenderableType:
+        """Draw the last look in so many lines and columns; None: as many as it takes."""
         look = self.look
         tasks, workers = look["tasks"], look["workers"]
         if height is not None:
@@ -72,7 +75,7 @@ class View:
             self._rates_line(),
             self._totals(),
             "",
-            self._task_table(tasks),
+            self._task_table(tasks, width is None or width >= WIDE),
             _more(len(look["tasks"]) - len(tasks)),
             _worker_table(workers),
             _more(len(look["workers"]) - len(workers)),
@@ -102,10 +105,13 @@ class View:
             line.append(f"{name} ").append(count(total), "bold").append("   ")
         return line
 
-    def _task_table(self, tasks: Sequence[dict[str, Any]]) -> RenderableType:
+    def _task_table(self, tasks: Sequence[dict[str, Any]], wide: bool) -> RenderableType:
         table = _table(
             "task", "ready", "sched.", "parked", "running", "oldest", "failed/h", "ready+parked"
         )
+        if wide:
+            for heading in ("runs/s", "failing", "wait p50", "p95", "run p50", "p95"):
+                table.add_column(heading, justify="right", no_wrap=True)
         for task in tasks:
             table.add_row(
                 escape(task["task"]),
@@ -113,8 +119,17 @@ class View:
                 age(task["oldest"]),
                 f"[red]{count(task['failed_1h'])}[/]" if task["failed_1h"] else "0",
                 sparkline(self._waiting[task["task"]]),
+                *(_lately(task) if wide else ()),
             )
         return table
+
+
+def _lately(task: dict[str, Any]) -> Iterator[str]:
+    yield count(task["rate"])
+    yield "" if task["failing"] is None else f"{task['failing']:.0%}"
+    for name in ("wait_p50", "wait_p95", "run_p50", "run_p95"):
+        seconds = task[name]
+        yield f"{1000 * seconds:.3g} ms" if seconds is not None and seconds < 1 else age(seconds)
 
 
 def _worker_table(workers: Sequence[dict[str, Any]]) -> RenderableType:

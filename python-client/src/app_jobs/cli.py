@@ -10,6 +10,7 @@ import importlib
 import json
 import logging
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ import psycopg
 
 from app_jobs import _sql, migrate
 from app_jobs._client import Client
+from app_jobs._logs import LogFormat, log_to_stderr
 from app_jobs._sql import Job
 from app_jobs.errors import AppJobsError, BadArgument, UnknownJob
 from app_jobs.tasks import Tasks
@@ -151,14 +153,16 @@ def worker(
     shutdown_timeout: Annotated[float, typer.Option(help="Seconds to let handlers end.")] = 30,
     schema: Schema = "app_jobs",
     worker_id: Annotated[str | None, typer.Option(help="Name of this process alone.")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Serve Prometheus there, on --metrics-bind.")
+    ] = None,
+    metrics_bind: Annotated[str, typer.Option(help="Address for it.")] = "127.0.0.1",
+    log_format: Annotated[LogFormat, typer.Option(help="A line of text, or of JSON.")] = "text",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
 ) -> None:
     """Run jobs until SIGTERM or SIGINT."""
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    Worker(
+    log_to_stderr(logging.DEBUG if verbose else logging.INFO, log_format)
+    found = Worker(
         dsn,
         _load(tasks),
         concurrency=concurrency,
@@ -169,7 +173,13 @@ def worker(
         shutdown_timeout=timedelta(seconds=shutdown_timeout),
         schema=schema,
         worker_id=worker_id,
-    ).run()
+    )
+    if metrics_port is not None:
+        from app_jobs._prometheus import WorkerCollector, serve
+
+        port = serve(WorkerCollector(found), metrics_port, metrics_bind)
+        _say(f"metrics: http://{metrics_bind}:{port}/metrics")
+    found.run()
 
 
 @app.command()
@@ -338,6 +348,24 @@ def doctor(dsn: Dsn = "", schema: Schema = "app_jobs", as_json: AsJson = False) 
 
 
 @app.command()
+def exporter(
+    dsn: Dsn = "",
+    port: Annotated[int, typer.Option(help="Port; 0: one that is free.")] = 9187,
+    bind: Annotated[str, typer.Option(help="Address.")] = "127.0.0.1",
+    schema: Schema = "app_jobs",
+) -> None:
+    """Serve what the database knows of the queue to Prometheus, until SIGTERM or SIGINT."""
+    from app_jobs._prometheus import Exporter, serve
+
+    log_to_stderr(logging.INFO, "text")
+    stops = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stops)  # in the threads to come, too
+    port = serve(Exporter(dsn, schema), port, bind)
+    _say(f"metrics: http://{bind}:{port}/metrics")
+    signal.sigwait(stops)
+
+
+@app.command()
 def top(
     dsn: Dsn = "",
     interval: Annotated[float, typer.Option(min=0.1, help="Seconds between looks.")] = 2,
@@ -365,7 +393,7 @@ def top(
         Live(console=out, screen=True, auto_refresh=False) as live,
     ):
         while True:
-            live.update(view.frame(out.height, note), refresh=True)
+            live.update(view.frame(out.height, note, out.width), refresh=True)
             if not wait(interval):
                 return
             try:

@@ -22,6 +22,7 @@ from typing import (
 
 from app_jobs import _payloads, _sql
 from app_jobs._sql import Job, Row
+from app_jobs._tracing import trace_id_of
 from app_jobs.errors import BadArgument
 
 if TYPE_CHECKING:
@@ -68,15 +69,18 @@ class JobContext:
 
     # One is made for every job, so what costs anything is done when it is first asked for.
     __slots__ = (
+        "_claimed_at",
         "_completed",
         "_deadline",
         "_effects",
+        "_ended_at",
         "_in_transaction",
         "_job",
         "_payload",
         "_renew",
         "_row",
         "_runner",
+        "_started_at",
         "_term",
         "_tools",
         "cancelled",
@@ -91,7 +95,7 @@ class JobContext:
         row: Row,
         task: Task[Any],
         term: float,
-        deadline: float,
+        claimed_at: float,
         renew: Callable[[], None],
         tools: Effects,
     ) -> None:
@@ -110,10 +114,13 @@ class JobContext:
         self._payload: Any = _UNREAD
         self._job: Job | None = None
         self._renew = renew
-        # For the worker: how many seconds a renewal lasts, when the lease is over at the earliest
-        # by time.monotonic(), and the asyncio task that runs the handler, if one does.
+        # For the worker: how many seconds a renewal lasts, by time.monotonic() when the job was
+        # claimed, when the lease is over at the earliest and when the handler has run, and the
+        # asyncio task that runs it, if one does.
         self._term = term
-        self._deadline = deadline
+        self._claimed_at = claimed_at
+        self._deadline = claimed_at + term
+        self._started_at = self._ended_at = claimed_at
         self._runner: asyncio.Task[Any] | None = None
         # For run_once() and transaction(): the effects that this run has asked for, and whether
         # they are under way; how far the job's own transaction is.
@@ -154,7 +161,14 @@ class JobContext:
     @property
     def _fields(self) -> dict[str, object]:
         """What every log record about this run carries."""
-        return {"job_id": self.id, "attempt": self.attempt, "task": self.task.name}
+        fields = {"job_id": self.id, "attempt": self.attempt, "task": self.task.name}
+        trace_id = trace_id_of(self._attributes)
+        return fields if trace_id is None else {**fields, "trace_id": trace_id}
+
+    @property
+    def _attributes(self) -> str:
+        """The attributes as they were at the claim, as JSON text."""
+        return _sql.claimed_attributes(self._row)
 
     def heartbeat(self) -> bool:
         """Ask for a renewal of the lease now; return whether the job is ours, as far as known.

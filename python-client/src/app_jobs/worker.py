@@ -20,14 +20,14 @@ import sys
 import threading
 import types
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from time import monotonic
 from typing import Any, cast
 
 import psycopg
 
-from app_jobs import _sql
+from app_jobs import _sql, _tracing
 from app_jobs._async_client import AsyncClient
 from app_jobs._effects import Effects
 from app_jobs._lanes import Lane, LoopLane, ThreadLane
@@ -44,6 +44,7 @@ from app_jobs._link import (
 )
 from app_jobs._outbox import Outbox
 from app_jobs._sql import Row
+from app_jobs._stats import Counts, Stats
 from app_jobs.errors import BadArgument
 from app_jobs.tasks import JobContext, Tasks
 
@@ -112,10 +113,16 @@ class Worker:
         self._shutdown_timeout = shutdown_timeout.total_seconds()
 
         self._stops = 0  # how often it was told to stop
+        self._stats: Stats | None = None
         self._listening = False
         self._idle_lanes: set[Lane] = set()
         self._ticked_at = 0.0
         self._due_at = math.inf
+
+    @property
+    def counts(self) -> Mapping[str, Counts]:
+        """What it has counted of each task since it started."""
+        return {} if self._stats is None else self._stats.tasks
 
     # --- life ---
 
@@ -152,14 +159,20 @@ class Worker:
         self._hear_stop()
         self._claims = Link(self._conninfo, self._schema, _sql.read_raw)
         self._acks = Link(self._conninfo, self._schema)
-        self._outbox = Outbox(self._acks, self.worker_id, self._lease)
+        stats = self._stats = Stats(self._acks, self.worker_id)
+        self._outbox = Outbox(self._acks, self.worker_id, self._lease, stats)
         self._heart = Heart(
             Link(self._conninfo, self._schema), self.worker_id, self._lease, self._outbox.held
         )
         self._effects = Effects(self._conninfo, self._schema, self.worker_id, self._outbox.held)
         self._lanes = self._make_lanes()
         self._heart.start()
-        jobs = [self._outbox.send_all(), self._listen(), *map(self._claim, self._lanes)]
+        jobs = [
+            self._outbox.send_all(),
+            self._listen(),
+            stats.report_for_ever(),
+            *map(self._claim, self._lanes),
+        ]
         background = [self._loop.create_task(job) for job in jobs]
         stop = self._loop.create_task(self._stop_wanted.wait())
         log.info("worker %s started with %d tasks", self.worker_id, len(self._tasks))
@@ -220,6 +233,7 @@ class Worker:
                     concurrency=self._concurrency,
                     prefetch=self._prefetch,
                     lease=self._lease.total_seconds(),
+                    invoke=_tracing.tracer(),
                 )
                 lanes.append(lane)
         return lanes
@@ -256,6 +270,8 @@ class Worker:
         if not sender.done() and not await self._outbox.empty(10):
             log.warning("some jobs' ends could not be told to the database: they will run again")
         await cancel(now, ended, sender)
+        if self._stats is not None:
+            await self._stats.report()
         self._heart.stop()
         await self._effects.close()
         try:
@@ -349,9 +365,7 @@ class Worker:
             term = (row[_sql.LEASE_EXPIRES_AT] - row[_sql.LOCKED_AT]) / 1_000_000
             if term < shortest:
                 shortest = term
-            context = JobContext(
-                row, tasks[row[_sql.TASK]], term, sent_at + term, renew, self._effects
-            )
+            context = JobContext(row, tasks[row[_sql.TASK]], term, sent_at, renew, self._effects)
             if context.id in held:
                 held[context.id]._cancel()  # its lease ended unnoticed; now it is ours anew
             held[context.id] = context

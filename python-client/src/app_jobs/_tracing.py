@@ -1,0 +1,95 @@
+"""Traces of OpenTelemetry: from whoever adds a job to its handler. Nothing, unless it is imported.
+
+The trace travels in the job's attributes, as `traceparent` (W3C Trace Context). Who has a span has
+imported opentelemetry.trace: so nothing here imports it for others.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from app_jobs.tasks import JobContext
+
+TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def current_traceparent() -> str | None:
+    """Return what names the current span; None if there is none."""
+    trace = sys.modules.get("opentelemetry.trace")
+    span = trace and trace.get_current_span().get_span_context()
+    if not span or not span.is_valid:
+        return None
+    return f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}"
+
+
+def traceparent_of(attributes: str) -> str | None:
+    """Return the traceparent in a job's attributes, which are JSON text, if it is one."""
+    if '"traceparent"' not in attributes:
+        return None
+    value = json.loads(attributes).get("traceparent")
+    return value if isinstance(value, str) and TRACEPARENT.fullmatch(value) else None
+
+
+def trace_id_of(attributes: str) -> str | None:
+    """Return the id of the trace to which a job belongs, or else of the one that is current."""
+    traceparent = traceparent_of(attributes) or current_traceparent()
+    return traceparent and traceparent.split("-")[1]
+
+
+def tracer() -> Callable[[JobContext], Any] | None:
+    """Return what invokes a handler within a span; None where OpenTelemetry is not imported."""
+    if "opentelemetry.trace" not in sys.modules:
+        return None
+
+    async def invoke_async(context: JobContext) -> Any:
+        with _span(context):
+            return await context.task.invoke(context)
+
+    def invoke(context: JobContext) -> Any:
+        if context.task.is_async:
+            return invoke_async(context)
+        with _span(context):
+            return context.task.invoke(context)
+
+    return invoke
+
+
+@contextmanager
+def _span(context: JobContext) -> Iterator[None]:
+    """Run the block in a span, a child of the one in which the job was added."""
+    from opentelemetry import trace
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    from app_jobs.tasks import Snooze
+
+    traceparent = traceparent_of(context._attributes)
+    carrier = {} if traceparent is None else {"traceparent": traceparent}
+    name = context.task.name
+    with trace.get_tracer("app_jobs").start_as_current_span(
+        f"process {name}",
+        context=TraceContextTextMapPropagator().extract(carrier),
+        kind=trace.SpanKind.CONSUMER,
+        attributes={
+            "messaging.system": "app_jobs",
+            "messaging.operation.type": "process",
+            "messaging.destination.name": name,
+            "messaging.message.id": str(context.id),
+            "app_jobs.attempt": context.attempt,
+        },
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as span:
+        try:
+            yield
+        except Snooze:
+            raise
+        except BaseException as error:
+            span.record_exception(error)
+            span.set_status(trace.StatusCode.ERROR, f"{type(error).__name__}: {error}")
+            raise
