@@ -1,6 +1,7 @@
 -- Deploy app_jobs:tick to pg
 -- requires: cancel_job
 -- requires: run_schedules
+-- requires: task_stats
 
 begin;
 
@@ -560,6 +561,7 @@ declare
     c_queues constant integer := 250;
     -- no more, so that several workers share what is due at once
     c_schedules constant integer := 100;
+    c_reports constant integer := 100;
     v_now constant timestamptz := clock_timestamp();
 begin
     perform setval('app_jobs.ticked_at', (extract(epoch from v_now) * 1000)::bigint);
@@ -583,6 +585,7 @@ begin
     moved := app_jobs.move_queues(least(most, c_queues));
     pruned := app_jobs.prune_finished(most);
     perform app_jobs.count_idle();
+    perform app_jobs.merge_stats(least(most, c_reports), most);
     -- however many workers call tick()
     if coalesce(pg_sequence_last_value('app_jobs.counted_at'), 0) < extract(epoch from v_now) - 1
     then

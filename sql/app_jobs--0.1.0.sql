@@ -5571,9 +5571,448 @@ $do$;
 do $do$
 begin
     execute replace($script$
+-- Deploy app_jobs:task_stats to pg
+-- requires: arguments
+
+set local lock_timeout = '5s';
+
+-- What workers counted, merged: a row per minute and task, or some where very many workers report.
+-- The key begins with the time, so what old snapshots keep of other minutes is never met.
+create table app_jobs.task_minutes (
+    at timestamptz not null,
+    task_identifier text collate "C" not null,
+    lot bigint not null,
+    completed bigint not null,
+    failed bigint not null,
+    retried bigint not null,
+    wait_histogram bigint[] not null,
+    run_histogram bigint[] not null,
+    wait_seconds double precision not null,
+    run_seconds double precision not null,
+    constraint task_minutes_pkey primary key (at, task_identifier, lot)
+);
+
+-- What they say every few seconds: inserted, merged a minute later, deleted.
+create table app_jobs.stat_reports (
+    at timestamptz not null,
+    id bigint generated always as identity,
+    worker_id text not null,
+    figures app_jobs.task_minutes[] not null,
+    constraint stat_reports_pkey primary key (at, id)
+);
+
+-- Minutes up to which reports are merged, and figures deleted: seconds since 1970.
+create sequence app_jobs.stats_merged_to minvalue 0 start 0;
+create sequence app_jobs.stats_pruned_to minvalue 0 start 0;
+select
+    setval('app_jobs.stats_merged_to', 0),
+    setval('app_jobs.stats_pruned_to', 0);
+
+create function app_jobs.histogram_bounds() returns double precision[]
+language sql
+immutable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select array[
+        0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 150, 300,
+        900, 3600, 14400
+    ]::double precision[]
+$$;
+
+create function app_jobs.histogram_quantile(
+    histogram bigint[], quantile double precision
+) returns double precision
+language sql
+immutable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    -- as if what is in a bucket were spread evenly over it; the last one has no upper bound
+    select b.lower + coalesce(
+        (b.upper - b.lower) * (r.rank - b.until + b.jobs) / b.jobs, 0
+    )
+    from (
+        select
+            h.jobs,
+            sum(h.jobs) over (order by h.n) as until,
+            coalesce(u.bounds[h.n - 1], 0) as lower,
+            u.bounds[h.n] as upper,
+            h.n
+        from unnest(histogram_quantile.histogram) with ordinality as h(jobs, n)
+        cross join (select app_jobs.histogram_bounds()) as u(bounds)
+    ) as b
+    cross join (
+        select histogram_quantile.quantile * sum(s.jobs)
+        from unnest(histogram_quantile.histogram) as s(jobs)
+    ) as r(rank)
+    where
+        b.jobs > 0
+        and b.until >= r.rank
+        and histogram_quantile.quantile between 0 and 1
+    order by b.n
+    limit 1
+$$;
+
+create function app_jobs.sum_minutes(minutes app_jobs.task_minutes[])
+returns setof app_jobs.task_minutes
+language sql
+stable
+as $$
+    select
+        m.at, m.task_identifier, min(m.lot),
+        sum(m.completed)::bigint, sum(m.failed)::bigint, sum(m.retried)::bigint,
+        array[
+            sum(m.wait_histogram[1]), sum(m.wait_histogram[2]), sum(m.wait_histogram[3]), sum(m.wait_histogram[4]),
+            sum(m.wait_histogram[5]), sum(m.wait_histogram[6]), sum(m.wait_histogram[7]), sum(m.wait_histogram[8]),
+            sum(m.wait_histogram[9]), sum(m.wait_histogram[10]), sum(m.wait_histogram[11]), sum(m.wait_histogram[12]),
+            sum(m.wait_histogram[13]), sum(m.wait_histogram[14]), sum(m.wait_histogram[15]), sum(m.wait_histogram[16]),
+            sum(m.wait_histogram[17]), sum(m.wait_histogram[18]), sum(m.wait_histogram[19]), sum(m.wait_histogram[20]),
+            sum(m.wait_histogram[21])
+        ]::bigint[],
+        array[
+            sum(m.run_histogram[1]), sum(m.run_histogram[2]), sum(m.run_histogram[3]), sum(m.run_histogram[4]),
+            sum(m.run_histogram[5]), sum(m.run_histogram[6]), sum(m.run_histogram[7]), sum(m.run_histogram[8]),
+            sum(m.run_histogram[9]), sum(m.run_histogram[10]), sum(m.run_histogram[11]), sum(m.run_histogram[12]),
+            sum(m.run_histogram[13]), sum(m.run_histogram[14]), sum(m.run_histogram[15]), sum(m.run_histogram[16]),
+            sum(m.run_histogram[17]), sum(m.run_histogram[18]), sum(m.run_histogram[19]), sum(m.run_histogram[20]),
+            sum(m.run_histogram[21])
+        ]::bigint[],
+        sum(m.wait_seconds), sum(m.run_seconds)
+    from unnest(sum_minutes.minutes) as m
+    group by m.at, m.task_identifier
+$$;
+
+create function app_jobs.record_stats(worker_id text, stats json) returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    c_empty constant bigint[] := array_fill(
+        0::bigint, array[cardinality(app_jobs.histogram_bounds()) + 1]
+    );
+    c_most constant bigint := 1000000000;
+    c_keys constant text[] := array[
+        'task_identifier', 'completed', 'failed', 'retried', 'wait_histogram', 'run_histogram',
+        'wait_seconds', 'run_seconds'
+    ];
+    v_figures app_jobs.task_minutes[];
+    v_unknown text;
+    v_wrong bigint;
+begin
+    perform app_jobs.check_worker_id(record_stats.worker_id);
+    perform app_jobs.check_not_null(
+        'stats', record_stats.stats is null, 'Give a json array of objects, one per task.'
+    );
+    if json_typeof(record_stats.stats) <> 'array' then
+        raise exception 'stats is of type %', json_typeof(record_stats.stats)
+            using errcode = '22023', hint = 'Give an array of objects, one per task.';
+    end if;
+    select k.key into v_unknown
+    from json_array_elements(record_stats.stats) as e(figures)
+    cross join json_object_keys(e.figures) as k(key)
+    where k.key <> all(c_keys);
+    if found then
+        raise exception 'stats has an unknown key: "%"', v_unknown
+            using errcode = '22023',
+                hint = 'Its keys are ' || array_to_string(c_keys, ', ') || '.';
+    end if;
+    v_figures := array(
+        select row(
+            null, s.task_identifier, null,
+            coalesce(s.completed, 0), coalesce(s.failed, 0), coalesce(s.retried, 0),
+            coalesce(s.wait_histogram, c_empty), coalesce(s.run_histogram, c_empty),
+            coalesce(s.wait_seconds, 0), coalesce(s.run_seconds, 0)
+        )::app_jobs.task_minutes
+        from json_populate_recordset(null::app_jobs.task_minutes, record_stats.stats) as s
+    );
+    select f.n - 1 into v_wrong
+    from unnest(v_figures) with ordinality as f(
+        at, task_identifier, lot, completed, failed, retried, wait_histogram, run_histogram,
+        wait_seconds, run_seconds, n
+    )
+    cross join lateral (
+        select array[f.completed, f.failed, f.retried] || f.wait_histogram || f.run_histogram
+    ) as c(counts)
+    where (
+        char_length(f.task_identifier) between 1 and 126
+        and array_dims(f.wait_histogram) = array_dims(c_empty)
+        and array_dims(f.run_histogram) = array_dims(c_empty)
+        and 0 <= all(c.counts)
+        and c_most >= all(c.counts)
+        and f.wait_seconds between 0 and 1e18
+        and f.run_seconds between 0 and 1e18
+    ) is not true
+    limit 1;
+    if found then
+        raise exception 'stats[%] is not the figures of a task: %',
+            v_wrong, left((record_stats.stats -> v_wrong::integer)::text, 200)
+            using errcode = '22023',
+                hint = format(
+                    'It needs a task_identifier, 1 to 126 characters. Counts are 0 to %s; a '
+                    'histogram has %s of them, see histogram_bounds().',
+                    c_most, cardinality(c_empty)
+                );
+    end if;
+    if v_figures <> '{}' then
+        insert into app_jobs.stat_reports (at, worker_id, figures)
+        values (
+            date_bin('1 minute', clock_timestamp(), 'epoch'), record_stats.worker_id, v_figures
+        );
+    end if;
+end;
+$$;
+
+create function app_jobs.merge_stats(reports integer, rows integer) returns integer
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+declare
+    -- a report is on its way for so long at most; a later one counts, but is not merged
+    c_late constant interval := interval '30 seconds';
+    c_kept constant interval := interval '7 days';
+    v_over constant timestamptz := date_bin('1 minute', clock_timestamp() - c_late, 'epoch');
+    v_merged_to timestamptz := to_timestamp(pg_sequence_last_value('app_jobs.stats_merged_to'));
+    v_pruned_to timestamptz := to_timestamp(pg_sequence_last_value('app_jobs.stats_pruned_to'));
+    v_at timestamptz;
+    v_merged integer := 0;
+    v_pruned integer;
+begin
+    -- The marks are minutes of which nothing is left to do. They pass over rows that an old snapshot
+    -- still holds; where one is off, since the clock was set back, say, it is set anew.
+    if v_merged_to is distinct from v_over then
+        select r.at into v_at
+        from app_jobs.stat_reports as r
+        where r.at >= coalesce(v_merged_to, '-infinity') and r.at < v_over
+        order by r.at
+        limit 1;
+        with taken as (
+            delete from app_jobs.stat_reports as r
+            where r.ctid = any(array(
+                select t.ctid
+                from app_jobs.stat_reports as t
+                where t.at = v_at
+                order by t.id
+                limit merge_stats.reports
+                for update skip locked
+            ))
+            returning r.id, r.figures
+        ),
+
+        merged as (
+            insert into app_jobs.task_minutes
+            select s.*
+            from app_jobs.sum_minutes(array(
+                select row(
+                    v_at, f.task_identifier, t.id, f.completed, f.failed, f.retried,
+                    f.wait_histogram, f.run_histogram, f.wait_seconds, f.run_seconds
+                )::app_jobs.task_minutes
+                from taken as t
+                cross join unnest(t.figures) as f
+            )) as s
+        )
+
+        select count(*) into v_merged from taken;
+        v_merged_to := case
+            when v_merged >= merge_stats.reports then v_at
+            else coalesce(v_at + interval '1 minute', v_over)
+        end;
+        perform setval('app_jobs.stats_merged_to', extract(epoch from v_merged_to)::bigint);
+    end if;
+
+    if v_pruned_to is distinct from v_over - c_kept then
+        with old as materialized (
+            select m.ctid as tid, m.at
+            from app_jobs.task_minutes as m
+            where m.at >= coalesce(v_pruned_to, '-infinity') and m.at < v_over - c_kept
+            order by m.at
+            limit merge_stats.rows
+            for update skip locked
+        ),
+
+        gone as (
+            delete from app_jobs.task_minutes as m
+            where m.ctid = any(array(select o.tid from old as o))
+        )
+
+        select count(*), max(o.at) into v_pruned, v_pruned_to from old as o;
+        if v_pruned < merge_stats.rows then
+            v_pruned_to := v_over - c_kept;
+            delete from app_jobs.stat_reports as r where r.at < v_pruned_to;
+        end if;
+        perform setval('app_jobs.stats_pruned_to', extract(epoch from v_pruned_to)::bigint);
+    end if;
+    return v_merged;
+end;
+$$;
+
+create function app_jobs.task_stats(
+    "from" timestamptz,
+    "to" timestamptz,
+    step interval default '1 minute'
+) returns table (
+    at timestamptz,
+    task_identifier text,
+    completed bigint,
+    failed bigint,
+    retried bigint,
+    wait_histogram bigint[],
+    run_histogram bigint[],
+    wait_seconds double precision,
+    run_seconds double precision
+)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+begin
+    perform
+        app_jobs.check_not_null('from', task_stats."from" is null, 'Give the time to begin at.'),
+        app_jobs.check_not_null('to', task_stats."to" is null, 'Give the time to end at.');
+    if task_stats.step is null
+        or task_stats.step < interval '1 minute'
+        or extract(epoch from task_stats.step) % 60 <> 0
+        or extract(year from task_stats.step) <> 0
+        or extract(month from task_stats.step) <> 0
+    then
+        raise exception 'step is %', coalesce(task_stats.step::text, 'null')
+            using errcode = '22023',
+                hint = 'Give minutes, hours or days, like ''15 minutes''; not months, which differ.';
+    end if;
+    return query
+    select
+        s.at, s.task_identifier, s.completed, s.failed, s.retried, s.wait_histogram,
+        s.run_histogram, s.wait_seconds, s.run_seconds
+    from app_jobs.sum_minutes(array(
+        select row(
+            date_bin(task_stats.step, f.at, 'epoch'), f.task_identifier, 0, f.completed, f.failed,
+            f.retried, f.wait_histogram, f.run_histogram, f.wait_seconds, f.run_seconds
+        )::app_jobs.task_minutes
+        from (
+            select m.*
+            from app_jobs.task_minutes as m
+            where m.at >= task_stats."from" and m.at < task_stats."to"
+            union all
+            select
+                r.at, t.task_identifier, 0, t.completed, t.failed, t.retried, t.wait_histogram,
+                t.run_histogram, t.wait_seconds, t.run_seconds
+            from app_jobs.stat_reports as r
+            cross join unnest(r.figures) as t
+            where r.at >= task_stats."from" and r.at < task_stats."to"
+        ) as f
+    )) as s
+    order by s.at, s.task_identifier;
+end;
+$$;
+
+revoke all on function app_jobs.histogram_bounds() from public;
+revoke all on function app_jobs.histogram_quantile(bigint[], double precision) from public;
+revoke all on function app_jobs.sum_minutes(app_jobs.task_minutes[]) from public;
+revoke all on function app_jobs.record_stats(text, json) from public;
+revoke all on function app_jobs.merge_stats(integer, integer) from public;
+revoke all on function app_jobs.task_stats(timestamptz, timestamptz, interval) from public;
+grant execute on function app_jobs.histogram_bounds() to app_jobs_worker, app_jobs_monitor;
+grant execute on function app_jobs.histogram_quantile(bigint[], double precision)
+to app_jobs_monitor;
+grant execute on function app_jobs.record_stats(text, json) to app_jobs_worker;
+grant execute on function app_jobs.task_stats(timestamptz, timestamptz, interval)
+to app_jobs_monitor;
+grant select on app_jobs.task_minutes, app_jobs.stat_reports to app_jobs_operator;
+
+comment on table app_jobs.task_minutes is
+'What workers counted, per minute and task, kept for 7 days; read it by task_stats().';
+comment on column app_jobs.task_minutes.at is 'The minute''s beginning, by the database''s clock when it was told.';
+comment on column app_jobs.task_minutes.task_identifier is 'Task.';
+comment on column app_jobs.task_minutes.lot is 'Tells rows of a minute and task apart: where many workers report, there are some.';
+comment on column app_jobs.task_minutes.completed is 'Jobs that were completed.';
+comment on column app_jobs.task_minutes.failed is 'Jobs that failed for good.';
+comment on column app_jobs.task_minutes.retried is 'Attempts that failed, to be tried again.';
+comment on column app_jobs.task_minutes.wait_histogram is 'Runs by the time from run_at to their start: see histogram_bounds().';
+comment on column app_jobs.task_minutes.run_histogram is 'Runs by the time that they took: see histogram_bounds().';
+comment on column app_jobs.task_minutes.wait_seconds is 'Sum of these waits.';
+comment on column app_jobs.task_minutes.run_seconds is 'Sum of these run times.';
+comment on table app_jobs.stat_reports is
+'What workers counted of late: merged into task_minutes when the minute is over.';
+comment on column app_jobs.stat_reports.at is 'The minute in which it was told.';
+comment on column app_jobs.stat_reports.id is 'Tells reports apart.';
+comment on column app_jobs.stat_reports.worker_id is 'Who told.';
+comment on column app_jobs.stat_reports.figures is 'What: at and lot are null.';
+comment on sequence app_jobs.stats_merged_to is 'Minute up to which merge_stats() has merged: seconds since 1970.';
+comment on sequence app_jobs.stats_pruned_to is 'Minute up to which merge_stats() has deleted: seconds since 1970.';
+comment on function app_jobs.histogram_bounds() is
+'Tell the upper bounds of the buckets of histograms; one more bucket is beyond the last.
+
+Returns: seconds, ascending; a time that equals a bound is below it. Roles: app_jobs_worker,
+app_jobs_monitor.';
+comment on function app_jobs.histogram_quantile(bigint[], double precision) is
+'Estimate a quantile of what a histogram counts, as if times were spread evenly over each bucket.
+
+histogram  as in task_stats(): a count per bucket of histogram_bounds(), and one beyond
+quantile   0 to 1: 0.5 is the median
+
+Returns: seconds; the last bound if it is beyond that; null if nothing was counted. Roles:
+app_jobs_monitor.';
+comment on function app_jobs.sum_minutes(app_jobs.task_minutes[]) is
+'Add up figures by time and task.
+
+minutes  the figures
+
+Returns: a row per time and task. Roles: internal.';
+comment on function app_jobs.record_stats(text, json) is
+'Tell what a worker has counted since it told last: once in ten seconds or so, of all its tasks.
+
+worker_id  the worker
+stats      array of objects: task_identifier; completed (jobs), failed (for good), retried (failed
+           attempts to be tried again); wait_histogram and run_histogram (a count per bucket of
+           histogram_bounds(), and one beyond), wait_seconds and run_seconds (sums) of the same
+           runs. What is left out is 0
+
+Errors: 22004, 22023. Locks: none, it only inserts. Roles: app_jobs_worker.';
+comment on function app_jobs.merge_stats(integer, integer) is
+'Merge reports of minutes that are over, and delete figures of more than 7 days ago.
+
+reports  to merge at most, all of one minute
+rows     to delete at most
+
+Returns: reports merged. Locks: those rows, skipping locked ones. Roles: internal; the caller pins
+the plans.';
+comment on function app_jobs.task_stats(timestamptz, timestamptz, interval) is
+'Tell what workers have counted, per task and step of time: the last 7 days, until a few seconds ago.
+What a worker counts comes with its next report, and is of the minute in which that arrived.
+
+from  the first minute is the first that begins then or later
+to    the last one begins before
+step  whole minutes; steps begin at multiples since 1970 (days: at midnight UTC)
+
+Returns: a row per step and task in which runs ended: at, the step''s beginning; completed, failed
+(for good), retried (failed attempts to be tried again); histograms of the time from run_at to the
+start of a run and of the time that it took (see histogram_bounds(), histogram_quantile()), and the
+sums of these times. Jobs whose worker died are not counted. Errors: 22004, 22023. Roles:
+app_jobs_monitor.';
+$script$, 'app_jobs', case '@extschema@' when 'public' then 'app_jobs' else '@extschema@' end);
+end;
+$do$;
+
+do $do$
+begin
+    execute replace($script$
 -- Deploy app_jobs:tick to pg
 -- requires: cancel_job
 -- requires: run_schedules
+-- requires: task_stats
 
 set local lock_timeout = '5s';
 
@@ -6131,6 +6570,7 @@ declare
     c_queues constant integer := 250;
     -- no more, so that several workers share what is due at once
     c_schedules constant integer := 100;
+    c_reports constant integer := 100;
     v_now constant timestamptz := clock_timestamp();
 begin
     perform setval('app_jobs.ticked_at', (extract(epoch from v_now) * 1000)::bigint);
@@ -6154,6 +6594,7 @@ begin
     moved := app_jobs.move_queues(least(most, c_queues));
     pruned := app_jobs.prune_finished(most);
     perform app_jobs.count_idle();
+    perform app_jobs.merge_stats(least(most, c_reports), most);
     -- however many workers call tick()
     if coalesce(pg_sequence_last_value('app_jobs.counted_at'), 0) < extract(epoch from v_now) - 1
     then

@@ -5444,9 +5444,442 @@ ids        only these; null: all that it holds
 
 Returns: their ids. Errors: 22004, 22023. Locks: those schedules. Roles: app_jobs_worker.';
 
+-- Deploy app_jobs:task_stats to pg
+-- requires: arguments
+
+set local lock_timeout = '5s';
+
+-- What workers counted, merged: a row per minute and task, or some where very many workers report.
+-- The key begins with the time, so what old snapshots keep of other minutes is never met.
+create table app_jobs.task_minutes (
+    at timestamptz not null,
+    task_identifier text collate "C" not null,
+    lot bigint not null,
+    completed bigint not null,
+    failed bigint not null,
+    retried bigint not null,
+    wait_histogram bigint[] not null,
+    run_histogram bigint[] not null,
+    wait_seconds double precision not null,
+    run_seconds double precision not null,
+    constraint task_minutes_pkey primary key (at, task_identifier, lot)
+);
+
+-- What they say every few seconds: inserted, merged a minute later, deleted.
+create table app_jobs.stat_reports (
+    at timestamptz not null,
+    id bigint generated always as identity,
+    worker_id text not null,
+    figures app_jobs.task_minutes[] not null,
+    constraint stat_reports_pkey primary key (at, id)
+);
+
+-- Minutes up to which reports are merged, and figures deleted: seconds since 1970.
+create sequence app_jobs.stats_merged_to minvalue 0 start 0;
+create sequence app_jobs.stats_pruned_to minvalue 0 start 0;
+select
+    setval('app_jobs.stats_merged_to', 0),
+    setval('app_jobs.stats_pruned_to', 0);
+
+create function app_jobs.histogram_bounds() returns double precision[]
+language sql
+immutable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select array[
+        0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 150, 300,
+        900, 3600, 14400
+    ]::double precision[]
+$$;
+
+create function app_jobs.histogram_quantile(
+    histogram bigint[], quantile double precision
+) returns double precision
+language sql
+immutable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    -- as if what is in a bucket were spread evenly over it; the last one has no upper bound
+    select b.lower + coalesce(
+        (b.upper - b.lower) * (r.rank - b.until + b.jobs) / b.jobs, 0
+    )
+    from (
+        select
+            h.jobs,
+            sum(h.jobs) over (order by h.n) as until,
+            coalesce(u.bounds[h.n - 1], 0) as lower,
+            u.bounds[h.n] as upper,
+            h.n
+        from unnest(histogram_quantile.histogram) with ordinality as h(jobs, n)
+        cross join (select app_jobs.histogram_bounds()) as u(bounds)
+    ) as b
+    cross join (
+        select histogram_quantile.quantile * sum(s.jobs)
+        from unnest(histogram_quantile.histogram) as s(jobs)
+    ) as r(rank)
+    where
+        b.jobs > 0
+        and b.until >= r.rank
+        and histogram_quantile.quantile between 0 and 1
+    order by b.n
+    limit 1
+$$;
+
+create function app_jobs.sum_minutes(minutes app_jobs.task_minutes[])
+returns setof app_jobs.task_minutes
+language sql
+stable
+as $$
+    select
+        m.at, m.task_identifier, min(m.lot),
+        sum(m.completed)::bigint, sum(m.failed)::bigint, sum(m.retried)::bigint,
+        array[
+            sum(m.wait_histogram[1]), sum(m.wait_histogram[2]), sum(m.wait_histogram[3]), sum(m.wait_histogram[4]),
+            sum(m.wait_histogram[5]), sum(m.wait_histogram[6]), sum(m.wait_histogram[7]), sum(m.wait_histogram[8]),
+            sum(m.wait_histogram[9]), sum(m.wait_histogram[10]), sum(m.wait_histogram[11]), sum(m.wait_histogram[12]),
+            sum(m.wait_histogram[13]), sum(m.wait_histogram[14]), sum(m.wait_histogram[15]), sum(m.wait_histogram[16]),
+            sum(m.wait_histogram[17]), sum(m.wait_histogram[18]), sum(m.wait_histogram[19]), sum(m.wait_histogram[20]),
+            sum(m.wait_histogram[21])
+        ]::bigint[],
+        array[
+            sum(m.run_histogram[1]), sum(m.run_histogram[2]), sum(m.run_histogram[3]), sum(m.run_histogram[4]),
+            sum(m.run_histogram[5]), sum(m.run_histogram[6]), sum(m.run_histogram[7]), sum(m.run_histogram[8]),
+            sum(m.run_histogram[9]), sum(m.run_histogram[10]), sum(m.run_histogram[11]), sum(m.run_histogram[12]),
+            sum(m.run_histogram[13]), sum(m.run_histogram[14]), sum(m.run_histogram[15]), sum(m.run_histogram[16]),
+            sum(m.run_histogram[17]), sum(m.run_histogram[18]), sum(m.run_histogram[19]), sum(m.run_histogram[20]),
+            sum(m.run_histogram[21])
+        ]::bigint[],
+        sum(m.wait_seconds), sum(m.run_seconds)
+    from unnest(sum_minutes.minutes) as m
+    group by m.at, m.task_identifier
+$$;
+
+create function app_jobs.record_stats(worker_id text, stats json) returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    c_empty constant bigint[] := array_fill(
+        0::bigint, array[cardinality(app_jobs.histogram_bounds()) + 1]
+    );
+    c_most constant bigint := 1000000000;
+    c_keys constant text[] := array[
+        'task_identifier', 'completed', 'failed', 'retried', 'wait_histogram', 'run_histogram',
+        'wait_seconds', 'run_seconds'
+    ];
+    v_figures app_jobs.task_minutes[];
+    v_unknown text;
+    v_wrong bigint;
+begin
+    perform app_jobs.check_worker_id(record_stats.worker_id);
+    perform app_jobs.check_not_null(
+        'stats', record_stats.stats is null, 'Give a json array of objects, one per task.'
+    );
+    if json_typeof(record_stats.stats) <> 'array' then
+        raise exception 'stats is of type %', json_typeof(record_stats.stats)
+            using errcode = '22023', hint = 'Give an array of objects, one per task.';
+    end if;
+    select k.key into v_unknown
+    from json_array_elements(record_stats.stats) as e(figures)
+    cross join json_object_keys(e.figures) as k(key)
+    where k.key <> all(c_keys);
+    if found then
+        raise exception 'stats has an unknown key: "%"', v_unknown
+            using errcode = '22023',
+                hint = 'Its keys are ' || array_to_string(c_keys, ', ') || '.';
+    end if;
+    v_figures := array(
+        select row(
+            null, s.task_identifier, null,
+            coalesce(s.completed, 0), coalesce(s.failed, 0), coalesce(s.retried, 0),
+            coalesce(s.wait_histogram, c_empty), coalesce(s.run_histogram, c_empty),
+            coalesce(s.wait_seconds, 0), coalesce(s.run_seconds, 0)
+        )::app_jobs.task_minutes
+        from json_populate_recordset(null::app_jobs.task_minutes, record_stats.stats) as s
+    );
+    select f.n - 1 into v_wrong
+    from unnest(v_figures) with ordinality as f(
+        at, task_identifier, lot, completed, failed, retried, wait_histogram, run_histogram,
+        wait_seconds, run_seconds, n
+    )
+    cross join lateral (
+        select array[f.completed, f.failed, f.retried] || f.wait_histogram || f.run_histogram
+    ) as c(counts)
+    where (
+        char_length(f.task_identifier) between 1 and 126
+        and array_dims(f.wait_histogram) = array_dims(c_empty)
+        and array_dims(f.run_histogram) = array_dims(c_empty)
+        and 0 <= all(c.counts)
+        and c_most >= all(c.counts)
+        and f.wait_seconds between 0 and 1e18
+        and f.run_seconds between 0 and 1e18
+    ) is not true
+    limit 1;
+    if found then
+        raise exception 'stats[%] is not the figures of a task: %',
+            v_wrong, left((record_stats.stats -> v_wrong::integer)::text, 200)
+            using errcode = '22023',
+                hint = format(
+                    'It needs a task_identifier, 1 to 126 characters. Counts are 0 to %s; a '
+                    'histogram has %s of them, see histogram_bounds().',
+                    c_most, cardinality(c_empty)
+                );
+    end if;
+    if v_figures <> '{}' then
+        insert into app_jobs.stat_reports (at, worker_id, figures)
+        values (
+            date_bin('1 minute', clock_timestamp(), 'epoch'), record_stats.worker_id, v_figures
+        );
+    end if;
+end;
+$$;
+
+create function app_jobs.merge_stats(reports integer, rows integer) returns integer
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+declare
+    -- a report is on its way for so long at most; a later one counts, but is not merged
+    c_late constant interval := interval '30 seconds';
+    c_kept constant interval := interval '7 days';
+    v_over constant timestamptz := date_bin('1 minute', clock_timestamp() - c_late, 'epoch');
+    v_merged_to timestamptz := to_timestamp(pg_sequence_last_value('app_jobs.stats_merged_to'));
+    v_pruned_to timestamptz := to_timestamp(pg_sequence_last_value('app_jobs.stats_pruned_to'));
+    v_at timestamptz;
+    v_merged integer := 0;
+    v_pruned integer;
+begin
+    -- The marks are minutes of which nothing is left to do. They pass over rows that an old snapshot
+    -- still holds; where one is off, since the clock was set back, say, it is set anew.
+    if v_merged_to is distinct from v_over then
+        select r.at into v_at
+        from app_jobs.stat_reports as r
+        where r.at >= coalesce(v_merged_to, '-infinity') and r.at < v_over
+        order by r.at
+        limit 1;
+        with taken as (
+            delete from app_jobs.stat_reports as r
+            where r.ctid = any(array(
+                select t.ctid
+                from app_jobs.stat_reports as t
+                where t.at = v_at
+                order by t.id
+                limit merge_stats.reports
+                for update skip locked
+            ))
+            returning r.id, r.figures
+        ),
+
+        merged as (
+            insert into app_jobs.task_minutes
+            select s.*
+            from app_jobs.sum_minutes(array(
+                select row(
+                    v_at, f.task_identifier, t.id, f.completed, f.failed, f.retried,
+                    f.wait_histogram, f.run_histogram, f.wait_seconds, f.run_seconds
+                )::app_jobs.task_minutes
+                from taken as t
+                cross join unnest(t.figures) as f
+            )) as s
+        )
+
+        select count(*) into v_merged from taken;
+        v_merged_to := case
+            when v_merged >= merge_stats.reports then v_at
+            else coalesce(v_at + interval '1 minute', v_over)
+        end;
+        perform setval('app_jobs.stats_merged_to', extract(epoch from v_merged_to)::bigint);
+    end if;
+
+    if v_pruned_to is distinct from v_over - c_kept then
+        with old as materialized (
+            select m.ctid as tid, m.at
+            from app_jobs.task_minutes as m
+            where m.at >= coalesce(v_pruned_to, '-infinity') and m.at < v_over - c_kept
+            order by m.at
+            limit merge_stats.rows
+            for update skip locked
+        ),
+
+        gone as (
+            delete from app_jobs.task_minutes as m
+            where m.ctid = any(array(select o.tid from old as o))
+        )
+
+        select count(*), max(o.at) into v_pruned, v_pruned_to from old as o;
+        if v_pruned < merge_stats.rows then
+            v_pruned_to := v_over - c_kept;
+            delete from app_jobs.stat_reports as r where r.at < v_pruned_to;
+        end if;
+        perform setval('app_jobs.stats_pruned_to', extract(epoch from v_pruned_to)::bigint);
+    end if;
+    return v_merged;
+end;
+$$;
+
+create function app_jobs.task_stats(
+    "from" timestamptz,
+    "to" timestamptz,
+    step interval default '1 minute'
+) returns table (
+    at timestamptz,
+    task_identifier text,
+    completed bigint,
+    failed bigint,
+    retried bigint,
+    wait_histogram bigint[],
+    run_histogram bigint[],
+    wait_seconds double precision,
+    run_seconds double precision
+)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+begin
+    perform
+        app_jobs.check_not_null('from', task_stats."from" is null, 'Give the time to begin at.'),
+        app_jobs.check_not_null('to', task_stats."to" is null, 'Give the time to end at.');
+    if task_stats.step is null
+        or task_stats.step < interval '1 minute'
+        or extract(epoch from task_stats.step) % 60 <> 0
+        or extract(year from task_stats.step) <> 0
+        or extract(month from task_stats.step) <> 0
+    then
+        raise exception 'step is %', coalesce(task_stats.step::text, 'null')
+            using errcode = '22023',
+                hint = 'Give minutes, hours or days, like ''15 minutes''; not months, which differ.';
+    end if;
+    return query
+    select
+        s.at, s.task_identifier, s.completed, s.failed, s.retried, s.wait_histogram,
+        s.run_histogram, s.wait_seconds, s.run_seconds
+    from app_jobs.sum_minutes(array(
+        select row(
+            date_bin(task_stats.step, f.at, 'epoch'), f.task_identifier, 0, f.completed, f.failed,
+            f.retried, f.wait_histogram, f.run_histogram, f.wait_seconds, f.run_seconds
+        )::app_jobs.task_minutes
+        from (
+            select m.*
+            from app_jobs.task_minutes as m
+            where m.at >= task_stats."from" and m.at < task_stats."to"
+            union all
+            select
+                r.at, t.task_identifier, 0, t.completed, t.failed, t.retried, t.wait_histogram,
+                t.run_histogram, t.wait_seconds, t.run_seconds
+            from app_jobs.stat_reports as r
+            cross join unnest(r.figures) as t
+            where r.at >= task_stats."from" and r.at < task_stats."to"
+        ) as f
+    )) as s
+    order by s.at, s.task_identifier;
+end;
+$$;
+
+revoke all on function app_jobs.histogram_bounds() from public;
+revoke all on function app_jobs.histogram_quantile(bigint[], double precision) from public;
+revoke all on function app_jobs.sum_minutes(app_jobs.task_minutes[]) from public;
+revoke all on function app_jobs.record_stats(text, json) from public;
+revoke all on function app_jobs.merge_stats(integer, integer) from public;
+revoke all on function app_jobs.task_stats(timestamptz, timestamptz, interval) from public;
+grant execute on function app_jobs.histogram_bounds() to app_jobs_worker, app_jobs_monitor;
+grant execute on function app_jobs.histogram_quantile(bigint[], double precision)
+to app_jobs_monitor;
+grant execute on function app_jobs.record_stats(text, json) to app_jobs_worker;
+grant execute on function app_jobs.task_stats(timestamptz, timestamptz, interval)
+to app_jobs_monitor;
+grant select on app_jobs.task_minutes, app_jobs.stat_reports to app_jobs_operator;
+
+comment on table app_jobs.task_minutes is
+'What workers counted, per minute and task, kept for 7 days; read it by task_stats().';
+comment on column app_jobs.task_minutes.at is 'The minute''s beginning, by the database''s clock when it was told.';
+comment on column app_jobs.task_minutes.task_identifier is 'Task.';
+comment on column app_jobs.task_minutes.lot is 'Tells rows of a minute and task apart: where many workers report, there are some.';
+comment on column app_jobs.task_minutes.completed is 'Jobs that were completed.';
+comment on column app_jobs.task_minutes.failed is 'Jobs that failed for good.';
+comment on column app_jobs.task_minutes.retried is 'Attempts that failed, to be tried again.';
+comment on column app_jobs.task_minutes.wait_histogram is 'Runs by the time from run_at to their start: see histogram_bounds().';
+comment on column app_jobs.task_minutes.run_histogram is 'Runs by the time that they took: see histogram_bounds().';
+comment on column app_jobs.task_minutes.wait_seconds is 'Sum of these waits.';
+comment on column app_jobs.task_minutes.run_seconds is 'Sum of these run times.';
+comment on table app_jobs.stat_reports is
+'What workers counted of late: merged into task_minutes when the minute is over.';
+comment on column app_jobs.stat_reports.at is 'The minute in which it was told.';
+comment on column app_jobs.stat_reports.id is 'Tells reports apart.';
+comment on column app_jobs.stat_reports.worker_id is 'Who told.';
+comment on column app_jobs.stat_reports.figures is 'What: at and lot are null.';
+comment on sequence app_jobs.stats_merged_to is 'Minute up to which merge_stats() has merged: seconds since 1970.';
+comment on sequence app_jobs.stats_pruned_to is 'Minute up to which merge_stats() has deleted: seconds since 1970.';
+comment on function app_jobs.histogram_bounds() is
+'Tell the upper bounds of the buckets of histograms; one more bucket is beyond the last.
+
+Returns: seconds, ascending; a time that equals a bound is below it. Roles: app_jobs_worker,
+app_jobs_monitor.';
+comment on function app_jobs.histogram_quantile(bigint[], double precision) is
+'Estimate a quantile of what a histogram counts, as if times were spread evenly over each bucket.
+
+histogram  as in task_stats(): a count per bucket of histogram_bounds(), and one beyond
+quantile   0 to 1: 0.5 is the median
+
+Returns: seconds; the last bound if it is beyond that; null if nothing was counted. Roles:
+app_jobs_monitor.';
+comment on function app_jobs.sum_minutes(app_jobs.task_minutes[]) is
+'Add up figures by time and task.
+
+minutes  the figures
+
+Returns: a row per time and task. Roles: internal.';
+comment on function app_jobs.record_stats(text, json) is
+'Tell what a worker has counted since it told last: once in ten seconds or so, of all its tasks.
+
+worker_id  the worker
+stats      array of objects: task_identifier; completed (jobs), failed (for good), retried (failed
+           attempts to be tried again); wait_histogram and run_histogram (a count per bucket of
+           histogram_bounds(), and one beyond), wait_seconds and run_seconds (sums) of the same
+           runs. What is left out is 0
+
+Errors: 22004, 22023. Locks: none, it only inserts. Roles: app_jobs_worker.';
+comment on function app_jobs.merge_stats(integer, integer) is
+'Merge reports of minutes that are over, and delete figures of more than 7 days ago.
+
+reports  to merge at most, all of one minute
+rows     to delete at most
+
+Returns: reports merged. Locks: those rows, skipping locked ones. Roles: internal; the caller pins
+the plans.';
+comment on function app_jobs.task_stats(timestamptz, timestamptz, interval) is
+'Tell what workers have counted, per task and step of time: the last 7 days, until a few seconds ago.
+What a worker counts comes with its next report, and is of the minute in which that arrived.
+
+from  the first minute is the first that begins then or later
+to    the last one begins before
+step  whole minutes; steps begin at multiples since 1970 (days: at midnight UTC)
+
+Returns: a row per step and task in which runs ended: at, the step''s beginning; completed, failed
+(for good), retried (failed attempts to be tried again); histograms of the time from run_at to the
+start of a run and of the time that it took (see histogram_bounds(), histogram_quantile()), and the
+sums of these times. Jobs whose worker died are not counted. Errors: 22004, 22023. Roles:
+app_jobs_monitor.';
+
 -- Deploy app_jobs:tick to pg
 -- requires: cancel_job
 -- requires: run_schedules
+-- requires: task_stats
 
 set local lock_timeout = '5s';
 
@@ -6004,6 +6437,7 @@ declare
     c_queues constant integer := 250;
     -- no more, so that several workers share what is due at once
     c_schedules constant integer := 100;
+    c_reports constant integer := 100;
     v_now constant timestamptz := clock_timestamp();
 begin
     perform setval('app_jobs.ticked_at', (extract(epoch from v_now) * 1000)::bigint);
@@ -6027,6 +6461,7 @@ begin
     moved := app_jobs.move_queues(least(most, c_queues));
     pruned := app_jobs.prune_finished(most);
     perform app_jobs.count_idle();
+    perform app_jobs.merge_stats(least(most, c_reports), most);
     -- however many workers call tick()
     if coalesce(pg_sequence_last_value('app_jobs.counted_at'), 0) < extract(epoch from v_now) - 1
     then
@@ -10341,156 +10776,165 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '4cfe7bebb772853d3708fa6f27a18905d8d3cd21', 'run_schedules', 'app_jobs', array['scheduled_jobs', 'add_jobs']::text[], array[]::text[], 'run_due_schedules(): every due time adds its job once.', '2026-11-22T12:17:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('a1eb48792f3c358324a79bb41096948c35ab0a1c', '3e51af1d9ee70caf5bfc01595285bab2c12b0a5c', 'tick', 'app_jobs', 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('ddfc305e5cde8d6a0db71d7a53c994efaf6f8578', 'b9dccaa6076af1aeb6427b436ddb347adfae6f35', 'task_stats', 'app_jobs', 'task_stats(): figures per minute and task, told by workers.', '2026-11-22T12:17:40Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('a1eb48792f3c358324a79bb41096948c35ab0a1c', 'require', 'cancel_job', 'cfe18508c3ff1ef532987895cfc33d245bd0c914');
-insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('a1eb48792f3c358324a79bb41096948c35ab0a1c', 'require', 'run_schedules', '4cfe7bebb772853d3708fa6f27a18905d8d3cd21');
+values ('ddfc305e5cde8d6a0db71d7a53c994efaf6f8578', 'require', 'arguments', 'a7c9f97ef8cf83edd0f9f01b9d353bb1ac23febf');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'a1eb48792f3c358324a79bb41096948c35ab0a1c', 'tick', 'app_jobs', array['cancel_job', 'run_schedules']::text[], array[]::text[], 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'ddfc305e5cde8d6a0db71d7a53c994efaf6f8578', 'task_stats', 'app_jobs', array['arguments']::text[], array[]::text[], 'task_stats(): figures per minute and task, told by workers.', '2026-11-22T12:17:40Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('47aa7ff73e870c9cd083dc8990724c704c0df491', 'ef01ef70552a7e3ba673af2763e2a64bb048f96b', 'get_jobs', 'app_jobs', 'get_job() and get_jobs(): the claim.', '2026-11-22T11:19:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('93d13942fcf66335cfb76290513cdb1199cb73dd', 'e6e4f5622f9788ff523b8eda205505c659ebb994', 'tick', 'app_jobs', 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('47aa7ff73e870c9cd083dc8990724c704c0df491', 'require', 'tick', 'a1eb48792f3c358324a79bb41096948c35ab0a1c');
+values ('93d13942fcf66335cfb76290513cdb1199cb73dd', 'require', 'cancel_job', 'cfe18508c3ff1ef532987895cfc33d245bd0c914');
+insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
+values ('93d13942fcf66335cfb76290513cdb1199cb73dd', 'require', 'run_schedules', '4cfe7bebb772853d3708fa6f27a18905d8d3cd21');
+insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
+values ('93d13942fcf66335cfb76290513cdb1199cb73dd', 'require', 'task_stats', 'ddfc305e5cde8d6a0db71d7a53c994efaf6f8578');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '47aa7ff73e870c9cd083dc8990724c704c0df491', 'get_jobs', 'app_jobs', array['tick']::text[], array[]::text[], 'get_job() and get_jobs(): the claim.', '2026-11-22T11:19:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '93d13942fcf66335cfb76290513cdb1199cb73dd', 'tick', 'app_jobs', array['cancel_job', 'run_schedules', 'task_stats']::text[], array[]::text[], 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('23cc67bec5084d37711ccbd556ac359ef3cac691', 'efd46e475d9ecd9fe7a920f8358edc26b77baa82', 'complete_jobs', 'app_jobs', 'complete_job() and complete_jobs().', '2026-11-22T11:20:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('f64b50cdaea6289bbd91805347af7d68ac2f2baf', 'ef01ef70552a7e3ba673af2763e2a64bb048f96b', 'get_jobs', 'app_jobs', 'get_job() and get_jobs(): the claim.', '2026-11-22T11:19:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('23cc67bec5084d37711ccbd556ac359ef3cac691', 'require', 'get_jobs', '47aa7ff73e870c9cd083dc8990724c704c0df491');
+values ('f64b50cdaea6289bbd91805347af7d68ac2f2baf', 'require', 'tick', '93d13942fcf66335cfb76290513cdb1199cb73dd');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '23cc67bec5084d37711ccbd556ac359ef3cac691', 'complete_jobs', 'app_jobs', array['get_jobs']::text[], array[]::text[], 'complete_job() and complete_jobs().', '2026-11-22T11:20:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'f64b50cdaea6289bbd91805347af7d68ac2f2baf', 'get_jobs', 'app_jobs', array['tick']::text[], array[]::text[], 'get_job() and get_jobs(): the claim.', '2026-11-22T11:19:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('43a71cd348ab82b634fa2ad2dcb059545d83ff6e', 'edc13a7ba357d3f7fe35d8a7588f8d8ffa501ceb', 'fail_jobs', 'app_jobs', 'fail_job() and fail_jobs().', '2026-11-22T11:21:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('e96dde46a0c0bfbe07d42deef1d25bb83fc5b6a8', 'efd46e475d9ecd9fe7a920f8358edc26b77baa82', 'complete_jobs', 'app_jobs', 'complete_job() and complete_jobs().', '2026-11-22T11:20:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('43a71cd348ab82b634fa2ad2dcb059545d83ff6e', 'require', 'complete_jobs', '23cc67bec5084d37711ccbd556ac359ef3cac691');
+values ('e96dde46a0c0bfbe07d42deef1d25bb83fc5b6a8', 'require', 'get_jobs', 'f64b50cdaea6289bbd91805347af7d68ac2f2baf');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '43a71cd348ab82b634fa2ad2dcb059545d83ff6e', 'fail_jobs', 'app_jobs', array['complete_jobs']::text[], array[]::text[], 'fail_job() and fail_jobs().', '2026-11-22T11:21:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'e96dde46a0c0bfbe07d42deef1d25bb83fc5b6a8', 'complete_jobs', 'app_jobs', array['get_jobs']::text[], array[]::text[], 'complete_job() and complete_jobs().', '2026-11-22T11:20:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('0c920b15bfc04971330d658f998e1b4113385477', '19c3ddef5c7eeee2fbdd03a3c62a65906fab14f9', 'snooze_job', 'app_jobs', 'snooze_job().', '2026-11-22T11:22:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('b44bf019f1577bbbc5c8bfe5271a8f59c60886c9', 'edc13a7ba357d3f7fe35d8a7588f8d8ffa501ceb', 'fail_jobs', 'app_jobs', 'fail_job() and fail_jobs().', '2026-11-22T11:21:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('0c920b15bfc04971330d658f998e1b4113385477', 'require', 'fail_jobs', '43a71cd348ab82b634fa2ad2dcb059545d83ff6e');
+values ('b44bf019f1577bbbc5c8bfe5271a8f59c60886c9', 'require', 'complete_jobs', 'e96dde46a0c0bfbe07d42deef1d25bb83fc5b6a8');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '0c920b15bfc04971330d658f998e1b4113385477', 'snooze_job', 'app_jobs', array['fail_jobs']::text[], array[]::text[], 'snooze_job().', '2026-11-22T11:22:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'b44bf019f1577bbbc5c8bfe5271a8f59c60886c9', 'fail_jobs', 'app_jobs', array['complete_jobs']::text[], array[]::text[], 'fail_job() and fail_jobs().', '2026-11-22T11:21:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('c2fb7cb61410388ea0a31fc0622c97ead54cf556', 'c10961b82e53cc3320b120db280f582cea2f6ce8', 'heartbeat', 'app_jobs', 'heartbeat(): renew leases.', '2026-11-22T11:23:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('0c0e1a4a4e9fc99222825ef0922b4404c69091c9', '19c3ddef5c7eeee2fbdd03a3c62a65906fab14f9', 'snooze_job', 'app_jobs', 'snooze_job().', '2026-11-22T11:22:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('c2fb7cb61410388ea0a31fc0622c97ead54cf556', 'require', 'snooze_job', '0c920b15bfc04971330d658f998e1b4113385477');
+values ('0c0e1a4a4e9fc99222825ef0922b4404c69091c9', 'require', 'fail_jobs', 'b44bf019f1577bbbc5c8bfe5271a8f59c60886c9');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'c2fb7cb61410388ea0a31fc0622c97ead54cf556', 'heartbeat', 'app_jobs', array['snooze_job']::text[], array[]::text[], 'heartbeat(): renew leases.', '2026-11-22T11:23:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '0c0e1a4a4e9fc99222825ef0922b4404c69091c9', 'snooze_job', 'app_jobs', array['fail_jobs']::text[], array[]::text[], 'snooze_job().', '2026-11-22T11:22:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('99738e1427d9957ea00c3fe23c676c81501a9901', '3d748a70f4a5881e2ac9af155a9eda10ac8f98ed', 'release_jobs', 'app_jobs', 'release_jobs(): give all back.', '2026-11-22T11:24:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('8e685d158ce49683f471c7c8dbe878b8617df521', 'c10961b82e53cc3320b120db280f582cea2f6ce8', 'heartbeat', 'app_jobs', 'heartbeat(): renew leases.', '2026-11-22T11:23:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('99738e1427d9957ea00c3fe23c676c81501a9901', 'require', 'heartbeat', 'c2fb7cb61410388ea0a31fc0622c97ead54cf556');
+values ('8e685d158ce49683f471c7c8dbe878b8617df521', 'require', 'snooze_job', '0c0e1a4a4e9fc99222825ef0922b4404c69091c9');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '99738e1427d9957ea00c3fe23c676c81501a9901', 'release_jobs', 'app_jobs', array['heartbeat']::text[], array[]::text[], 'release_jobs(): give all back.', '2026-11-22T11:24:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '8e685d158ce49683f471c7c8dbe878b8617df521', 'heartbeat', 'app_jobs', array['snooze_job']::text[], array[]::text[], 'heartbeat(): renew leases.', '2026-11-22T11:23:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('446a040e6b686ea3f80458f7c1ef2eca7d95b7d2', 'f5974191a47a112b56b6a53ed8c6c9047acd9f9f', 'one_job', 'app_jobs', 'One job at a time, by id: look, change, move on, delete.', '2026-11-22T11:25:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('6c1826c975ee6b2838836051577eec164927b856', '3d748a70f4a5881e2ac9af155a9eda10ac8f98ed', 'release_jobs', 'app_jobs', 'release_jobs(): give all back.', '2026-11-22T11:24:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('446a040e6b686ea3f80458f7c1ef2eca7d95b7d2', 'require', 'release_jobs', '99738e1427d9957ea00c3fe23c676c81501a9901');
+values ('6c1826c975ee6b2838836051577eec164927b856', 'require', 'heartbeat', '8e685d158ce49683f471c7c8dbe878b8617df521');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '446a040e6b686ea3f80458f7c1ef2eca7d95b7d2', 'one_job', 'app_jobs', array['release_jobs']::text[], array[]::text[], 'One job at a time, by id: look, change, move on, delete.', '2026-11-22T11:25:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '6c1826c975ee6b2838836051577eec164927b856', 'release_jobs', 'app_jobs', array['heartbeat']::text[], array[]::text[], 'release_jobs(): give all back.', '2026-11-22T11:24:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('a3c7ae273abbc2cb0d6e47378049c2e3a75b1e7c', '37af9ed1d1b09c5ffcaaf96d1d0c7e9e3af0b1be', 'set_queue', 'app_jobs', 'Queues: pause, resume, limit.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('4f3646a9066f53ab8d80319fbaf9f3bd25e2d5f9', 'f5974191a47a112b56b6a53ed8c6c9047acd9f9f', 'one_job', 'app_jobs', 'One job at a time, by id: look, change, move on, delete.', '2026-11-22T11:25:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('a3c7ae273abbc2cb0d6e47378049c2e3a75b1e7c', 'require', 'release_jobs', '99738e1427d9957ea00c3fe23c676c81501a9901');
+values ('4f3646a9066f53ab8d80319fbaf9f3bd25e2d5f9', 'require', 'release_jobs', '6c1826c975ee6b2838836051577eec164927b856');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'a3c7ae273abbc2cb0d6e47378049c2e3a75b1e7c', 'set_queue', 'app_jobs', array['release_jobs']::text[], array[]::text[], 'Queues: pause, resume, limit.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '4f3646a9066f53ab8d80319fbaf9f3bd25e2d5f9', 'one_job', 'app_jobs', array['release_jobs']::text[], array[]::text[], 'One job at a time, by id: look, change, move on, delete.', '2026-11-22T11:25:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('ff1958af9d5855c6b47cd35117400e1240877c54', 'bfaa75e12aa77aa2539ef8d67368a19d88d26d24', 'set_task', 'app_jobs', 'Settings of tasks; pause and resume.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('f9f52cb04a26572e7e923355dd92b8bb740868a6', '37af9ed1d1b09c5ffcaaf96d1d0c7e9e3af0b1be', 'set_queue', 'app_jobs', 'Queues: pause, resume, limit.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('ff1958af9d5855c6b47cd35117400e1240877c54', 'require', 'set_queue', 'a3c7ae273abbc2cb0d6e47378049c2e3a75b1e7c');
+values ('f9f52cb04a26572e7e923355dd92b8bb740868a6', 'require', 'release_jobs', '6c1826c975ee6b2838836051577eec164927b856');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'ff1958af9d5855c6b47cd35117400e1240877c54', 'set_task', 'app_jobs', array['set_queue']::text[], array[]::text[], 'Settings of tasks; pause and resume.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'f9f52cb04a26572e7e923355dd92b8bb740868a6', 'set_queue', 'app_jobs', array['release_jobs']::text[], array[]::text[], 'Queues: pause, resume, limit.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('fce79c4dffda13349f466b9b7d4e51cb56acbc81', '25fd4883afdc12a9bdcf1156b73f014551cdd8c1', 'steer_jobs', 'app_jobs', 'Operators complete, fail, cancel and reschedule jobs.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('98f43c28b70e820eba4a32fdc17890f8fb211432', 'bfaa75e12aa77aa2539ef8d67368a19d88d26d24', 'set_task', 'app_jobs', 'Settings of tasks; pause and resume.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('fce79c4dffda13349f466b9b7d4e51cb56acbc81', 'require', 'set_task', 'ff1958af9d5855c6b47cd35117400e1240877c54');
+values ('98f43c28b70e820eba4a32fdc17890f8fb211432', 'require', 'set_queue', 'f9f52cb04a26572e7e923355dd92b8bb740868a6');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'fce79c4dffda13349f466b9b7d4e51cb56acbc81', 'steer_jobs', 'app_jobs', array['set_task']::text[], array[]::text[], 'Operators complete, fail, cancel and reschedule jobs.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '98f43c28b70e820eba4a32fdc17890f8fb211432', 'set_task', 'app_jobs', array['set_queue']::text[], array[]::text[], 'Settings of tasks; pause and resume.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('68ef9924f67c09ebf8beabcb9a51dafdd502995e', '147aedbef4a49121e206e34a5c55deb296740228', 'retry_jobs', 'app_jobs', 'retry_jobs(): dead letters back to work.', '2026-11-22T12:33:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('e0f905710b9b095519eb575c36bc7fe062a65d9d', '25fd4883afdc12a9bdcf1156b73f014551cdd8c1', 'steer_jobs', 'app_jobs', 'Operators complete, fail, cancel and reschedule jobs.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('68ef9924f67c09ebf8beabcb9a51dafdd502995e', 'require', 'steer_jobs', 'fce79c4dffda13349f466b9b7d4e51cb56acbc81');
+values ('e0f905710b9b095519eb575c36bc7fe062a65d9d', 'require', 'set_task', '98f43c28b70e820eba4a32fdc17890f8fb211432');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '68ef9924f67c09ebf8beabcb9a51dafdd502995e', 'retry_jobs', 'app_jobs', array['steer_jobs']::text[], array[]::text[], 'retry_jobs(): dead letters back to work.', '2026-11-22T12:33:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'e0f905710b9b095519eb575c36bc7fe062a65d9d', 'steer_jobs', 'app_jobs', array['set_task']::text[], array[]::text[], 'Operators complete, fail, cancel and reschedule jobs.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('f674f0ac857e51ed9c821a8348072e00cbd77915', '90531a89f8409a5aff767980f2b03451ed6fd057', 'prune', 'app_jobs', 'prune(): finished jobs deleted by hand.', '2026-11-22T12:34:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('a4c6c68382fff62fb5c7e1ff3a9d5e6df729d256', '147aedbef4a49121e206e34a5c55deb296740228', 'retry_jobs', 'app_jobs', 'retry_jobs(): dead letters back to work.', '2026-11-22T12:33:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('f674f0ac857e51ed9c821a8348072e00cbd77915', 'require', 'retry_jobs', '68ef9924f67c09ebf8beabcb9a51dafdd502995e');
+values ('a4c6c68382fff62fb5c7e1ff3a9d5e6df729d256', 'require', 'steer_jobs', 'e0f905710b9b095519eb575c36bc7fe062a65d9d');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'f674f0ac857e51ed9c821a8348072e00cbd77915', 'prune', 'app_jobs', array['retry_jobs']::text[], array[]::text[], 'prune(): finished jobs deleted by hand.', '2026-11-22T12:34:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'a4c6c68382fff62fb5c7e1ff3a9d5e6df729d256', 'retry_jobs', 'app_jobs', array['steer_jobs']::text[], array[]::text[], 'retry_jobs(): dead letters back to work.', '2026-11-22T12:33:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('5349b9fa16d1a6c26fc3db9f15b168e61e0b3822', 'd57e853aa8dda33092f6ef3a5d404b68600c688c', 'metrics', 'app_jobs', 'metrics: how many jobs there are, by tenant, task and queue.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('b560f4f208ac296447ecaa1e460c3982e1ecbe97', '90531a89f8409a5aff767980f2b03451ed6fd057', 'prune', 'app_jobs', 'prune(): finished jobs deleted by hand.', '2026-11-22T12:34:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('5349b9fa16d1a6c26fc3db9f15b168e61e0b3822', 'require', 'release_jobs', '99738e1427d9957ea00c3fe23c676c81501a9901');
+values ('b560f4f208ac296447ecaa1e460c3982e1ecbe97', 'require', 'retry_jobs', 'a4c6c68382fff62fb5c7e1ff3a9d5e6df729d256');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '5349b9fa16d1a6c26fc3db9f15b168e61e0b3822', 'metrics', 'app_jobs', array['release_jobs']::text[], array[]::text[], 'metrics: how many jobs there are, by tenant, task and queue.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'b560f4f208ac296447ecaa1e460c3982e1ecbe97', 'prune', 'app_jobs', array['retry_jobs']::text[], array[]::text[], 'prune(): finished jobs deleted by hand.', '2026-11-22T12:34:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('9445f18a8097b0656b443edfddcd13113bc9b924', '8e0a7b77142cd67a8803b55d964f0a28dbc9ef5c', 'running_jobs', 'app_jobs', 'running_jobs(): what each worker runs.', '2026-11-22T12:30:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('52b7804aa56f06a63d39abfb7ec61f3f2232d49a', 'd57e853aa8dda33092f6ef3a5d404b68600c688c', 'metrics', 'app_jobs', 'metrics: how many jobs there are, by tenant, task and queue.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('9445f18a8097b0656b443edfddcd13113bc9b924', 'require', 'metrics', '5349b9fa16d1a6c26fc3db9f15b168e61e0b3822');
+values ('52b7804aa56f06a63d39abfb7ec61f3f2232d49a', 'require', 'release_jobs', '6c1826c975ee6b2838836051577eec164927b856');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '9445f18a8097b0656b443edfddcd13113bc9b924', 'running_jobs', 'app_jobs', array['metrics']::text[], array[]::text[], 'running_jobs(): what each worker runs.', '2026-11-22T12:30:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '52b7804aa56f06a63d39abfb7ec61f3f2232d49a', 'metrics', 'app_jobs', array['release_jobs']::text[], array[]::text[], 'metrics: how many jobs there are, by tenant, task and queue.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('164a8e3cf70fc2c528ad974cbfdfcb3d6cd71019', '3459ce37050fc03c029bbc7e58f6b097825c5ef4', 'explain_job', 'app_jobs', 'explain_job(): why a job is not running.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('7d5b29d6fbc6f81a76c1657be0b7eb68c62ab3f9', '8e0a7b77142cd67a8803b55d964f0a28dbc9ef5c', 'running_jobs', 'app_jobs', 'running_jobs(): what each worker runs.', '2026-11-22T12:30:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('164a8e3cf70fc2c528ad974cbfdfcb3d6cd71019', 'require', 'metrics', '5349b9fa16d1a6c26fc3db9f15b168e61e0b3822');
+values ('7d5b29d6fbc6f81a76c1657be0b7eb68c62ab3f9', 'require', 'metrics', '52b7804aa56f06a63d39abfb7ec61f3f2232d49a');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '164a8e3cf70fc2c528ad974cbfdfcb3d6cd71019', 'explain_job', 'app_jobs', array['metrics']::text[], array[]::text[], 'explain_job(): why a job is not running.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '7d5b29d6fbc6f81a76c1657be0b7eb68c62ab3f9', 'running_jobs', 'app_jobs', array['metrics']::text[], array[]::text[], 'running_jobs(): what each worker runs.', '2026-11-22T12:30:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('bb9c3c76d02cbf5edbaa27ff840f98ad19092c13', 'c6d929ba3eeb02cb9060ba8592569a032c748cc4', 'doctor', 'app_jobs', 'doctor(): what is wrong, and what to do.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('b8c2ee33712ea9a210212097c691dafbc5b84c07', '3459ce37050fc03c029bbc7e58f6b097825c5ef4', 'explain_job', 'app_jobs', 'explain_job(): why a job is not running.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('bb9c3c76d02cbf5edbaa27ff840f98ad19092c13', 'require', 'explain_job', '164a8e3cf70fc2c528ad974cbfdfcb3d6cd71019');
-insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('bb9c3c76d02cbf5edbaa27ff840f98ad19092c13', 'require', 'run_schedules', '4cfe7bebb772853d3708fa6f27a18905d8d3cd21');
+values ('b8c2ee33712ea9a210212097c691dafbc5b84c07', 'require', 'metrics', '52b7804aa56f06a63d39abfb7ec61f3f2232d49a');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'bb9c3c76d02cbf5edbaa27ff840f98ad19092c13', 'doctor', 'app_jobs', array['explain_job', 'run_schedules']::text[], array[]::text[], 'doctor(): what is wrong, and what to do.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'b8c2ee33712ea9a210212097c691dafbc5b84c07', 'explain_job', 'app_jobs', array['metrics']::text[], array[]::text[], 'explain_job(): why a job is not running.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('f0ef1f7503589f9203cbe5f325469ef971c90dc2', '05b7b4bc2859390d883fc6fa2ef6447161082300', 'lists', 'app_jobs', 'Bounded lists of jobs, queues and tasks.', '2026-11-22T12:40:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('5f2c4d81d54599487594b8b417e09d4b92dd4967', 'c6d929ba3eeb02cb9060ba8592569a032c748cc4', 'doctor', 'app_jobs', 'doctor(): what is wrong, and what to do.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('f0ef1f7503589f9203cbe5f325469ef971c90dc2', 'require', 'explain_job', '164a8e3cf70fc2c528ad974cbfdfcb3d6cd71019');
+values ('5f2c4d81d54599487594b8b417e09d4b92dd4967', 'require', 'explain_job', 'b8c2ee33712ea9a210212097c691dafbc5b84c07');
+insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
+values ('5f2c4d81d54599487594b8b417e09d4b92dd4967', 'require', 'run_schedules', '4cfe7bebb772853d3708fa6f27a18905d8d3cd21');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'f0ef1f7503589f9203cbe5f325469ef971c90dc2', 'lists', 'app_jobs', array['explain_job']::text[], array[]::text[], 'Bounded lists of jobs, queues and tasks.', '2026-11-22T12:40:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '5f2c4d81d54599487594b8b417e09d4b92dd4967', 'doctor', 'app_jobs', array['explain_job', 'run_schedules']::text[], array[]::text[], 'doctor(): what is wrong, and what to do.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('1d1fd88de294ab9ab4aae11463fe29abc18e9b08', 'db9b42f4bb5884bfac068897df5621a96fc3b93d', 'redrive_jobs', 'app_jobs', 'redrive_jobs(): dead letters back to work by filter, at a rate.', '2026-11-22T12:41:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('722151a1213d8aaff84cd3f90e6392bd7f50a783', '05b7b4bc2859390d883fc6fa2ef6447161082300', 'lists', 'app_jobs', 'Bounded lists of jobs, queues and tasks.', '2026-11-22T12:40:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('1d1fd88de294ab9ab4aae11463fe29abc18e9b08', 'require', 'lists', 'f0ef1f7503589f9203cbe5f325469ef971c90dc2');
-insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('1d1fd88de294ab9ab4aae11463fe29abc18e9b08', 'require', 'retry_jobs', '68ef9924f67c09ebf8beabcb9a51dafdd502995e');
+values ('722151a1213d8aaff84cd3f90e6392bd7f50a783', 'require', 'explain_job', 'b8c2ee33712ea9a210212097c691dafbc5b84c07');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '1d1fd88de294ab9ab4aae11463fe29abc18e9b08', 'redrive_jobs', 'app_jobs', array['lists', 'retry_jobs']::text[], array[]::text[], 'redrive_jobs(): dead letters back to work by filter, at a rate.', '2026-11-22T12:41:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '722151a1213d8aaff84cd3f90e6392bd7f50a783', 'lists', 'app_jobs', array['explain_job']::text[], array[]::text[], 'Bounded lists of jobs, queues and tasks.', '2026-11-22T12:40:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('a9278c1933f3893eaab551be8e180d2cafa385a5', 'eef98ea236cc96ba1e70c7884afe2e6eb7375051', 'operator_actions', 'app_jobs', 'Who did what through a dashboard.', '2026-11-22T12:42:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('3404e3798b1567b1d631114145273ea6cca81197', 'db9b42f4bb5884bfac068897df5621a96fc3b93d', 'redrive_jobs', 'app_jobs', 'redrive_jobs(): dead letters back to work by filter, at a rate.', '2026-11-22T12:41:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('a9278c1933f3893eaab551be8e180d2cafa385a5', 'require', 'arguments', 'a7c9f97ef8cf83edd0f9f01b9d353bb1ac23febf');
+values ('3404e3798b1567b1d631114145273ea6cca81197', 'require', 'lists', '722151a1213d8aaff84cd3f90e6392bd7f50a783');
+insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
+values ('3404e3798b1567b1d631114145273ea6cca81197', 'require', 'retry_jobs', 'a4c6c68382fff62fb5c7e1ff3a9d5e6df729d256');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'a9278c1933f3893eaab551be8e180d2cafa385a5', 'operator_actions', 'app_jobs', array['arguments']::text[], array[]::text[], 'Who did what through a dashboard.', '2026-11-22T12:42:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '3404e3798b1567b1d631114145273ea6cca81197', 'redrive_jobs', 'app_jobs', array['lists', 'retry_jobs']::text[], array[]::text[], 'redrive_jobs(): dead letters back to work by filter, at a rate.', '2026-11-22T12:41:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('89ed83e5e1255af4278deb3081f0e9afd5dfa9dc', 'a34ebdaca4e7a957d8a896df5c50418d032e0f22', 'version', 'app_jobs', 'version(): all of the above is there.', '2026-11-22T13:00:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('71c81b679aa6c774a57c86b8284c75a06f47411e', 'eef98ea236cc96ba1e70c7884afe2e6eb7375051', 'operator_actions', 'app_jobs', 'Who did what through a dashboard.', '2026-11-22T12:42:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('89ed83e5e1255af4278deb3081f0e9afd5dfa9dc', 'require', 'roles', '486923d28f849a8b71314e60b4bf7f79d80225b8');
+values ('71c81b679aa6c774a57c86b8284c75a06f47411e', 'require', 'arguments', 'a7c9f97ef8cf83edd0f9f01b9d353bb1ac23febf');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '89ed83e5e1255af4278deb3081f0e9afd5dfa9dc', 'version', 'app_jobs', array['roles']::text[], array[]::text[], 'version(): all of the above is there.', '2026-11-22T13:00:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '71c81b679aa6c774a57c86b8284c75a06f47411e', 'operator_actions', 'app_jobs', array['arguments']::text[], array[]::text[], 'Who did what through a dashboard.', '2026-11-22T12:42:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+
+insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
+values ('cf53b8b014169139de9c38a04d310e2c22beda9b', 'a34ebdaca4e7a957d8a896df5c50418d032e0f22', 'version', 'app_jobs', 'version(): all of the above is there.', '2026-11-22T13:00:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
+values ('cf53b8b014169139de9c38a04d310e2c22beda9b', 'require', 'roles', '486923d28f849a8b71314e60b4bf7f79d80225b8');
+insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
+values ('deploy', 'cf53b8b014169139de9c38a04d310e2c22beda9b', 'version', 'app_jobs', array['roles']::text[], array[]::text[], 'version(): all of the above is there.', '2026-11-22T13:00:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 commit;

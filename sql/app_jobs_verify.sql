@@ -2086,6 +2086,130 @@ $$;
 
 rollback;
 
+-- Verify app_jobs:task_stats on pg
+
+begin;
+
+select set_config('plpgsql.check_asserts', 'on', true);
+set local search_path = pg_catalog;
+
+-- columns, constraints, indexes, sequences; who else than the owner may do what
+do $$
+declare
+    v_wrong text;
+begin
+    select string_agg(e.part, ', ') into v_wrong
+    from unnest(array[
+        'task_minutes.at timestamp with time zone not null',
+        'task_minutes.task_identifier text not null',
+        'task_minutes.lot bigint not null',
+        'task_minutes.completed bigint not null',
+        'task_minutes.failed bigint not null',
+        'task_minutes.retried bigint not null',
+        'task_minutes.wait_histogram bigint[] not null',
+        'task_minutes.run_histogram bigint[] not null',
+        'task_minutes.wait_seconds double precision not null',
+        'task_minutes.run_seconds double precision not null',
+        'constraint task_minutes_pkey',
+        'task_minutes for app_jobs_operator select',
+        'stat_reports.at timestamp with time zone not null',
+        'stat_reports.id bigint not null',
+        'stat_reports.worker_id text not null',
+        'stat_reports.figures app_jobs.task_minutes[] not null',
+        'constraint stat_reports_pkey',
+        'stat_reports for app_jobs_operator select',
+        'stats_merged_to for nobody',
+        'stats_pruned_to for nobody'
+    ]) as e(part)
+    where e.part not in (
+        select concat_ws(' ',
+            c.relname || '.' || a.attname, format_type(a.atttypid, a.atttypmod),
+            case when a.attnotnull then 'not null' end
+        )
+        from pg_class as c
+        inner join pg_attribute as a on a.attrelid = c.oid
+        where
+            c.relnamespace = 'app_jobs'::regnamespace
+            and a.attnum > 0
+            and c.relkind in ('r', 'v', 'c')
+        union all
+        select 'constraint ' || n.conname
+        from pg_constraint as n
+        where n.connamespace = 'app_jobs'::regnamespace and n.convalidated
+        union all
+        select concat_ws(' ', case when i.indisunique then 'unique' end, 'index', c.relname)
+        from pg_index as i
+        inner join pg_class as c on c.oid = i.indexrelid
+        where c.relnamespace = 'app_jobs'::regnamespace and i.indisvalid
+        union all
+        select format('%s for %s', c.relname, coalesce((
+            select string_agg(g.role || ' ' || g.privilege, ', ' order by g.role, g.privilege)
+            from (
+                select a.grantee::regrole::text, lower(a.privilege_type)
+                from aclexplode(c.relacl) as a
+            ) as g(role, privilege)
+            where g.role ~ '^(-|app_jobs_(producer|worker|operator|monitor))$'
+        ), 'nobody'))
+        from pg_class as c
+        where c.relnamespace = 'app_jobs'::regnamespace and c.relkind in ('r', 'v', 'S')
+    );
+    assert v_wrong is null, format('missing or changed: %s', v_wrong);
+end;
+$$;
+
+-- functions: arguments, result, who else than the owner may call them; those are pinned
+do $$
+declare
+    v_wrong text;
+begin
+    select string_agg(e.signature, ', ') into v_wrong
+    from (
+        values
+        ('histogram_bounds()', 'double precision[]', 'monitor worker'),
+        (
+            'histogram_quantile(histogram bigint[], quantile double precision)',
+            'double precision', 'monitor'
+        ),
+        (
+            'sum_minutes(minutes app_jobs.task_minutes[])', 'SETOF app_jobs.task_minutes', ''
+        ),
+        ('record_stats(worker_id text, stats json)', 'void', 'worker'),
+        ('merge_stats(reports integer, rows integer)', 'integer', ''),
+        (
+            'task_stats("from" timestamp with time zone, "to" timestamp with time zone, step '
+            'interval)',
+            'TABLE(at timestamp with time zone, task_identifier text, completed bigint, failed '
+            'bigint, retried bigint, wait_histogram bigint[], run_histogram bigint[], wait_seconds '
+            'double precision, run_seconds double precision)',
+            'monitor'
+        )
+    ) as e(signature, result, callers)
+    where not exists (
+        select
+        from pg_proc as p
+        where
+            p.pronamespace = 'app_jobs'::regnamespace
+            and format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) = e.signature
+            and pg_get_function_result(p.oid) = e.result
+            and e.callers = coalesce((
+                select string_agg(replace(g.role, 'app_jobs_', ''), ' ' order by g.role)
+                from (
+                    select a.grantee::regrole::text
+                    from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
+                ) as g(role)
+                where g.role ~ '^(-|app_jobs_(producer|worker|operator|monitor))$'
+            ), '')
+            and (
+                e.callers = ''
+                or (p.prosecdef and p.proconfig @> array['search_path=pg_catalog, pg_temp'])
+            )
+    );
+    assert v_wrong is null, format('missing or changed: %s', v_wrong);
+end;
+$$;
+
+rollback;
+
 -- Verify app_jobs:tick on pg
 
 begin;

@@ -23,6 +23,7 @@ from app_jobs._sql import (
     RunningJobs,
     ScheduledJob,
     TaskSettings,
+    TaskStats,
     Tick,
 )
 from app_jobs.errors import (
@@ -81,6 +82,7 @@ __all__ = [
     "Snooze",
     "Task",
     "TaskSettings",
+    "TaskStats",
     "Tasks",
     "Tick",
     "UnknownJob",

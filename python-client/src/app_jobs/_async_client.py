@@ -31,12 +31,14 @@ from app_jobs._sql import (
     RunningJobs,
     ScheduledJob,
     TaskSettings,
+    TaskStats,
     Tick,
 )
 from app_jobs.errors import BadArgument, SchemaMissing, translate
 
 T = TypeVar("T")
 HOUR = timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
 
 
 class AsyncClient:
@@ -261,6 +263,20 @@ class AsyncClient:
     ) -> None:
         """Ask to be woken by NOTIFY (True), or not. Look for jobs once more after True."""
         await self._call(_sql.SET_WORKER_IDLE, connection, worker_id=worker_id, idle=idle)
+
+    async def record_stats(
+        self,
+        worker_id: str,
+        stats: Sequence[Mapping[str, Any]],
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> None:
+        """Tell what a worker has counted since it told last; Worker does it by itself.
+
+        A mapping per task: task_identifier, completed, failed, retried, wait_histogram,
+        run_histogram, wait_seconds, run_seconds; what is left out is 0.
+        """
+        await self._call(_sql.RECORD_STATS, connection, worker_id=worker_id, stats=stats)
 
     async def get_job(
         self,
@@ -875,6 +891,39 @@ class AsyncClient:
     ) -> list[RunningJobs]:
         """Tell what each worker holds, by task."""
         return await self._call(_sql.RUNNING_JOBS, connection)
+
+    async def task_stats(
+        self,
+        from_: datetime,
+        to: datetime,
+        step: timedelta = MINUTE,
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> list[TaskStats]:
+        """Tell what workers have counted, per task and step of time; the last 7 days are kept.
+
+        Of minutes that begin at `from_` or later and before `to`. A step is whole minutes.
+        """
+        arguments = {"from": from_, "to": to, "step": step}
+        return await self._call(_sql.TASK_STATS, connection, **arguments)
+
+    async def histogram_bounds(
+        self, *, connection: AsyncConnection[Any] | None = None
+    ) -> list[float]:
+        """Return the upper bounds of the buckets of histograms, in seconds; one more is beyond."""
+        return await self._call(_sql.HISTOGRAM_BOUNDS, connection)
+
+    async def histogram_quantile(
+        self,
+        histogram: Sequence[int],
+        quantile: float,
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> float | None:
+        """Estimate a quantile (0.5: the median), in seconds; None if nothing was counted."""
+        return await self._call(
+            _sql.HISTOGRAM_QUANTILE, connection, histogram=histogram, quantile=quantile
+        )
 
     async def explain_job(
         self, job_id: int, *, connection: AsyncConnection[Any] | None = None

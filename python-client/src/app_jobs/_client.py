@@ -31,12 +31,14 @@ from app_jobs._sql import (
     RunningJobs,
     ScheduledJob,
     TaskSettings,
+    TaskStats,
     Tick,
 )
 from app_jobs.errors import BadArgument, SchemaMissing, translate
 
 T = TypeVar("T")
 HOUR = timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
 
 
 class Client:
@@ -259,6 +261,20 @@ class Client:
     ) -> None:
         """Ask to be woken by NOTIFY (True), or not. Look for jobs once more after True."""
         self._call(_sql.SET_WORKER_IDLE, connection, worker_id=worker_id, idle=idle)
+
+    def record_stats(
+        self,
+        worker_id: str,
+        stats: Sequence[Mapping[str, Any]],
+        *,
+        connection: Connection[Any] | None = None,
+    ) -> None:
+        """Tell what a worker has counted since it told last; Worker does it by itself.
+
+        A mapping per task: task_identifier, completed, failed, retried, wait_histogram,
+        run_histogram, wait_seconds, run_seconds; what is left out is 0.
+        """
+        self._call(_sql.RECORD_STATS, connection, worker_id=worker_id, stats=stats)
 
     def get_job(
         self,
@@ -857,6 +873,37 @@ class Client:
     def running_jobs(self, *, connection: Connection[Any] | None = None) -> list[RunningJobs]:
         """Tell what each worker holds, by task."""
         return self._call(_sql.RUNNING_JOBS, connection)
+
+    def task_stats(
+        self,
+        from_: datetime,
+        to: datetime,
+        step: timedelta = MINUTE,
+        *,
+        connection: Connection[Any] | None = None,
+    ) -> list[TaskStats]:
+        """Tell what workers have counted, per task and step of time; the last 7 days are kept.
+
+        Of minutes that begin at `from_` or later and before `to`. A step is whole minutes.
+        """
+        arguments = {"from": from_, "to": to, "step": step}
+        return self._call(_sql.TASK_STATS, connection, **arguments)
+
+    def histogram_bounds(self, *, connection: Connection[Any] | None = None) -> list[float]:
+        """Return the upper bounds of the buckets of histograms, in seconds; one more is beyond."""
+        return self._call(_sql.HISTOGRAM_BOUNDS, connection)
+
+    def histogram_quantile(
+        self,
+        histogram: Sequence[int],
+        quantile: float,
+        *,
+        connection: Connection[Any] | None = None,
+    ) -> float | None:
+        """Estimate a quantile (0.5: the median), in seconds; None if nothing was counted."""
+        return self._call(
+            _sql.HISTOGRAM_QUANTILE, connection, histogram=histogram, quantile=quantile
+        )
 
     def explain_job(self, job_id: int, *, connection: Connection[Any] | None = None) -> str:
         """Say in one sentence why a job is not running, or that it is, and the next step."""

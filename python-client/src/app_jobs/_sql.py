@@ -174,6 +174,24 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskStats:
+    """What workers counted of a task in a step of time, from `at` on; see task_stats().
+
+    The histograms have a count per bucket of histogram_bounds(), and one beyond the last.
+    """
+
+    at: datetime
+    task_identifier: str
+    completed: int
+    failed: int
+    retried: int
+    wait_histogram: list[int]
+    run_histogram: list[int]
+    wait_seconds: float
+    run_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """What doctor() found: severity is critical, warning, info, or ok if there is nothing else."""
 
@@ -605,6 +623,7 @@ _JSONB = _Kind("jsonb", _optional_json)
 _SETTINGS = _Kind("json", _settings)
 _OBJECTS = _Kind("json", _objects)
 _SCHEDULE = _Kind("json", _schedule)
+_FLOAT = _Kind("double precision")
 _MOMENT = _Kind("timestamptz", _moment)
 _DURATION = _Kind("interval", _duration)
 _FROM_NOW = _Kind("interval", _duration, "pg_catalog.clock_timestamp() + ")
@@ -629,7 +648,7 @@ class Function(Generic[T]):
     def query(self, schema: str) -> str:
         """Return the statement, with a named placeholder per argument."""
         arguments = ", ".join(
-            f"{name} => {kind.added_to}%({name})s::{kind.type}"
+            f"{quoted(name)} => {kind.added_to}%({name})s::{kind.type}"
             for name, kind in self.arguments.items()
         )
         return f"select {self.columns} from {quoted(schema)}.{self.name}({arguments})"
@@ -879,6 +898,17 @@ RUNNING_JOBS = Function(
     lambda rows: [RunningJobs(*row) for row in rows],
     "worker_id, task_identifier, jobs, since",
 )
+RECORD_STATS = Function("record_stats", {"worker_id": _TEXT, "stats": _JSON}, _nothing)
+TASK_STATS = Function(
+    "task_stats",
+    {"from": _MOMENT, "to": _MOMENT, "step": _DURATION},
+    lambda rows: [TaskStats(*row) for row in rows],
+    ", ".join(field.name for field in fields(TaskStats)),
+)
+HISTOGRAM_BOUNDS: Function[list[float]] = Function("histogram_bounds", {}, _only_value)
+HISTOGRAM_QUANTILE: Function[float | None] = Function(
+    "histogram_quantile", {"histogram": _BIGINTS, "quantile": _FLOAT}, _only_value
+)
 EXPLAIN_JOB: Function[str] = Function("explain_job", {"job_id": _BIGINT}, _only_value)
 DOCTOR = Function(
     "doctor",
@@ -976,6 +1006,10 @@ FUNCTIONS: tuple[Function[Any], ...] = (
     SWEEP,
     METRICS,
     RUNNING_JOBS,
+    RECORD_STATS,
+    TASK_STATS,
+    HISTOGRAM_BOUNDS,
+    HISTOGRAM_QUANTILE,
     EXPLAIN_JOB,
     DOCTOR,
     LIST_JOBS,

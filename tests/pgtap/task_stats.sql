@@ -1,0 +1,262 @@
+begin;
+\ir include/helpers.sql
+select no_plan();
+
+-- a histogram from its first counts, and the figures of a task as json
+create function pg_temp.h(variadic counts bigint[]) returns bigint[]
+language sql
+as $$
+    select counts || array_fill(0::bigint, array[21 - cardinality(counts)])
+$$;
+create function pg_temp.stats(task text, more json default '{}') returns json
+language sql
+as $$
+    select json_agg(jsonb_build_object('task_identifier', task) || more::jsonb)
+$$;
+create function pg_temp.marks(merged interval, pruned interval) returns void
+language sql
+as $$
+    select
+        setval('app_jobs.stats_merged_to', extract(epoch from now() - merged)::bigint),
+        setval('app_jobs.stats_pruned_to', extract(epoch from now() - pruned)::bigint)
+$$;
+create temporary view minute as
+select date_bin('1 minute', now(), 'epoch') as now;
+
+-- what workers tell
+select app_jobs.record_stats('w', '[]');
+select is_empty('select from app_jobs.stat_reports', 'nothing told, nothing written');
+select app_jobs.record_stats('w', pg_temp.stats('a', json_build_object(
+    'completed', 3, 'failed', 1, 'retried', 2, 'wait_seconds', 1.5, 'run_seconds', 0.25,
+    'wait_histogram', pg_temp.h(1, 2), 'run_histogram', pg_temp.h(0, 0, 3)
+)));
+select app_jobs.record_stats('v', '[
+    {"task_identifier": "a", "completed": 4}, {"task_identifier": "b", "failed": 1}
+]');
+select is(count(*), 2::bigint, 'a row for each report') from app_jobs.stat_reports;
+select results_eq(
+    $$select
+        task_identifier, completed, failed, retried, wait_histogram, run_histogram, wait_seconds,
+        run_seconds
+    from app_jobs.task_stats(now() - interval '1 min', clock_timestamp())$$,
+    $$values
+        (
+            'a'::text, 7::bigint, 1::bigint, 2::bigint, pg_temp.h(1, 2), pg_temp.h(0, 0, 3),
+            1.5::double precision, 0.25::double precision
+        ),
+        ('b', 0, 1, 0, pg_temp.h(0), pg_temp.h(0), 0, 0)$$,
+    'they are added up at once'
+);
+select ok(r.at in (m.now, m.now + interval '1 min'), 'in the minute in which they were told')
+from app_jobs.stat_reports as r, minute as m;
+
+select pg_temp.refuses(
+    $$select app_jobs.record_stats('', '[]')$$, '22023', 'worker_id has 0 characters: ""'
+);
+select pg_temp.refuses($$select app_jobs.record_stats('w', null)$$, '22004', 'stats is null');
+select pg_temp.refuses(
+    $$select app_jobs.record_stats('w', '{}')$$, '22023', 'stats is of type object'
+);
+select pg_temp.refuses(
+    $$select app_jobs.record_stats('w', pg_temp.stats('a', '{"lot": 1}'))$$,
+    '22023', 'stats has an unknown key: "lot"'
+);
+select
+    pg_temp.refuses(
+        format('select app_jobs.record_stats(''w'', ''[{"task_identifier": "a"}, %s]'')', s.wrong),
+        '22023', 'stats[1] is not the figures of a task: ' || s.wrong
+    )
+from unnest(array[
+    '{}',
+    '{"task_identifier": ""}',
+    format('{"task_identifier": "%s"}', repeat('x', 127)),
+    '{"task_identifier": "a", "completed": -1}',
+    '{"task_identifier": "a", "failed": 1000000001}',
+    '{"task_identifier": "a", "wait_histogram": [1, 2]}',
+    format('{"task_identifier": "a", "run_histogram": %s}', array_to_json(pg_temp.h(-1))),
+    format('{"task_identifier": "a", "run_histogram": %s}', array_to_json(pg_temp.h(null))),
+    format('{"task_identifier": "a", "run_histogram": [%s]}', array_to_json(pg_temp.h(1))),
+    '{"task_identifier": "a", "run_seconds": -1}',
+    '{"task_identifier": "a", "wait_seconds": "NaN"}'
+]) as s (wrong);
+
+-- merging
+update app_jobs.stat_reports set at = (select m.now - interval '3 min' from minute as m);
+select app_jobs.record_stats('w', pg_temp.stats('a', '{"completed": 5}'));
+select pg_temp.marks('5 min', '7 days');
+select is(app_jobs.merge_stats(100, 100), 2, 'what was told in minutes that are over is merged');
+select is(count(*), 1::bigint, 'and deleted; the others stay') from app_jobs.stat_reports;
+select results_eq(
+    $$select m.now - s.at, s.task_identifier, s.completed, s.wait_histogram
+    from app_jobs.task_stats(now() - interval '1 h', 'infinity') as s, minute as m
+    where s.at < m.now$$,
+    $$values
+        (interval '3 min', 'a'::text, 7::bigint, pg_temp.h(1, 2)),
+        (interval '3 min', 'b', 0, pg_temp.h(0))$$,
+    'which changes no figure'
+);
+select is(app_jobs.merge_stats(100, 100), 0, 'and once more: nothing to do');
+select app_jobs.merge_stats(100, 100);
+select
+    ok(
+        to_timestamp(pg_sequence_last_value('app_jobs.stats_merged_to')) between
+        date_bin('1 minute', now() - interval '30 s', 'epoch')
+        and date_bin('1 minute', clock_timestamp() - interval '30 s', 'epoch'),
+        'all minutes that are over are merged'
+    );
+
+delete from app_jobs.stat_reports;
+delete from app_jobs.task_minutes;
+insert into app_jobs.stat_reports (at, worker_id, figures)
+select
+    m.now - make_interval(mins => r.minutes),
+    'w',
+    array[row(
+        null, 'a', null, 1, 0, 0, pg_temp.h(1), pg_temp.h(1), 0, 0
+    )::app_jobs.task_minutes]
+from minute as m, unnest(array[5, 5, 5, 4]) as r (minutes);
+select pg_temp.marks('9 min', '7 days');
+select is(
+    array(select app_jobs.merge_stats(2, 100) from generate_series(1, 3)), array[2, 1, 1],
+    'a bounded number at once, minute by minute'
+);
+select results_eq(
+    $$select m.now - s.at, s.completed
+    from app_jobs.task_stats(now() - interval '1 h', now()) as s, minute as m$$,
+    $$values (interval '5 min', 3::bigint), ('4 min', 1)$$,
+    'lots of a minute are added up'
+);
+select is(count(*), 3::bigint, 'a row per lot and task') from app_jobs.task_minutes;
+
+-- a mark that is off
+select pg_temp.marks('-1 day', '-1 day');
+select app_jobs.merge_stats(100, 100);
+select
+    ok(
+        pg_sequence_last_value('app_jobs.stats_merged_to') <= extract(epoch from clock_timestamp())
+        and pg_sequence_last_value('app_jobs.stats_pruned_to')
+        < extract(epoch from now() - interval '7 days'),
+        'marks that a clock has set too far are set back'
+    );
+select setval('app_jobs.stats_merged_to', 1, false);
+insert into app_jobs.stat_reports (at, worker_id, figures)
+select
+    now() - interval '1 day',
+    'w',
+    '{}'
+from minute;
+select is(app_jobs.merge_stats(100, 100), 1, 'a mark that is lost misses nothing');
+
+-- pruning
+delete from app_jobs.task_minutes;
+insert into app_jobs.task_minutes
+select
+    m.now - make_interval(days => d.days, mins => 2),
+    'a',
+    0,
+    1,
+    0,
+    0,
+    pg_temp.h(1),
+    pg_temp.h(1),
+    0,
+    0
+from minute as m, unnest(array[6, 7, 8, 9]) as d (days);
+insert into app_jobs.stat_reports (at, worker_id, figures)
+values (now() - interval '8 days', 'w', '{}'), (now() - interval '6 days', 'w', '{}');
+select pg_temp.marks('2 min', '10 days');
+select app_jobs.merge_stats(100, 2);
+select is(count(*), 2::bigint, 'a bounded number at once') from app_jobs.task_minutes;
+select app_jobs.merge_stats(100, 2);
+select results_eq(
+    'select m.now - t.at from app_jobs.task_minutes as t, minute as m',
+    $$values (interval '6 days 2 min')$$,
+    'figures are kept for 7 days'
+);
+select is(count(*), 1::bigint, 'reports, too, should one have come too late')
+from app_jobs.stat_reports;
+
+-- steps
+delete from app_jobs.stat_reports;
+delete from app_jobs.task_minutes;
+insert into app_jobs.task_minutes
+select
+    '2026-01-02 10:00Z'::timestamptz + make_interval(mins => minutes),
+    'a',
+    0,
+    1,
+    0,
+    0,
+    pg_temp.h(1),
+    pg_temp.h(0, 1),
+    0.5,
+    0.25
+from generate_series(0, 119) as g (minutes);
+select results_eq(
+    $$select at, completed, wait_histogram, run_histogram, wait_seconds, run_seconds
+    from app_jobs.task_stats('2026-01-02 10:10:01Z', '2026-01-02 11:20Z', '30 minutes')$$,
+    $$values
+        (
+            timestamptz '2026-01-02 10:00Z', 19::bigint, pg_temp.h(19), pg_temp.h(0, 19),
+            9.5::double precision, 4.75::double precision
+        ),
+        ('2026-01-02 10:30Z', 30, pg_temp.h(30), pg_temp.h(0, 30), 15, 7.5),
+        ('2026-01-02 11:00Z', 20, pg_temp.h(20), pg_temp.h(0, 20), 10, 5)$$,
+    'figures per step, of the minutes that begin in the time asked for'
+);
+select
+    is(
+        (select count(*) from app_jobs.task_stats('2026-01-02 10:10Z', '2026-01-02 11:20Z')),
+        70::bigint, 'a minute, if nothing else is said'
+    );
+select is_empty(
+    $$select from app_jobs.task_stats('2026-01-02 10:10Z', '2026-01-02 10:10Z')$$, 'no time'
+);
+select pg_temp.refuses($$select app_jobs.task_stats(null, now())$$, '22004', 'from is null');
+select pg_temp.refuses($$select app_jobs.task_stats(now(), null)$$, '22004', 'to is null');
+select
+    pg_temp.refuses(
+        format('select app_jobs.task_stats(now(), now(), %L)', s.step), '22023',
+        'step is ' || coalesce(s.step, 'null')
+    )
+from unnest(array[null, '00:00:30', '00:01:30', '1 mon', '1 year', '-01:00:00']) as s (step);
+
+-- quantiles
+select
+    is(
+        array(
+            select app_jobs.histogram_quantile(pg_temp.h(10, 0, 20), q)
+            from unnest(array[0, 0.5, 0.75, 1]) as q
+        ),
+        array[0, 0.003125, 0.0040625, 0.005]::double precision[],
+        'as if times were spread evenly over a bucket'
+    );
+select
+    is(
+        app_jobs.histogram_quantile(array_fill(0::bigint, array[20]) || 1::bigint, 0.5),
+        14400::double precision, 'beyond the last bound: that bound'
+    );
+select is(app_jobs.histogram_quantile(pg_temp.h(0), 0.5), null, 'of nothing: null');
+select is(app_jobs.histogram_quantile(pg_temp.h(1), 1.5), null, 'there is no such quantile: null');
+select
+    ok(
+        b.bounds = array(
+            select unnest(b.bounds) as bound
+            order by bound
+        ),
+        'bounds ascend'
+    )
+from app_jobs.histogram_bounds() as b (bounds);
+
+-- who may
+select is(
+    pg_temp.callers($$select app_jobs.record_stats('w', '[]')$$), 'worker operator',
+    'who records'
+);
+select is(
+    pg_temp.callers('select app_jobs.task_stats(now(), now())'), 'operator monitor',
+    'who reads'
+);
+
+select finish();
+rollback;
