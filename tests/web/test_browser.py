@@ -6,6 +6,7 @@ written there as pictures.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -156,23 +157,34 @@ def seed(client: Client, connection: psycopg.Connection[Any]) -> None:
         identifier="report", schedule_info={"rule": "0 2 * * *"}, time_zone="Europe/Berlin"
     )
     client.set_queue_limit("imports", 3)
-    connection.execute(
-        """
-        insert into app_jobs.task_minutes
-        select
-            date_trunc('minute', now()) - n * interval '1 min', t.task, 0,
-            t.jobs + (n * 37) % 50, n % 3, n % 5, h.wait, h.run, 1, 1
-        from generate_series(1, 60) as n
-        cross join (values ('send-email', 400), ('resize-image', 90), ('export', 12))
-            as t(task, jobs)
-        cross join lateral (
-            select
-                array_agg(case b when 4 + n % 3 then 100 else 0 end order by b),
-                array_agg(case b when 5 + n % 2 then 100 else 0 end order by b)
-            from generate_series(0, cardinality(app_jobs.histogram_bounds())) as b
-        ) as h(wait, run)
-        """
-    )
+    # an hour of figures: what workers would have told, minute by minute
+    for minutes in range(1, 61):
+        with connection.transaction():
+            connection.execute(
+                "select app_jobs.record_stats('worker-0', %s)", [json.dumps(figures(minutes))]
+            )
+            connection.execute(
+                "update app_jobs.stat_reports set at = at - %s * interval '1 min'"
+                " where id = (select max(id) from app_jobs.stat_reports)",
+                [minutes],
+            )
+
+
+def figures(n: int) -> list[dict[str, Any]]:
+    """Some that go up and down with n."""
+    return [
+        {
+            "task_identifier": task,
+            "completed": jobs + n * 37 % 50,
+            "failed": n % 3,
+            "retried": n % (k + 4),
+            "wait_histogram": [100 if b == 4 + k + n % 3 else 0 for b in range(21)],
+            "run_histogram": [100 if b == 5 + k + n % 2 else 0 for b in range(21)],
+        }
+        for k, (task, jobs) in enumerate(
+            {"send-email": 400, "resize-image": 90, "export": 12}.items()
+        )
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import urlencode
 
@@ -18,7 +22,9 @@ from starlette.testclient import TestClient
 from app_jobs import Client
 from app_jobs.errors import BadArgument
 from app_jobs.web import Access, create_app, serve
+from app_jobs.web._app import moment
 from app_jobs.web._board import Board, Look
+from app_jobs.web._requests import ACTIONS, time_of
 
 TOKEN = "0123456789abcdef"
 WRITES = Access(allow_writes=True, tokens={TOKEN: "ada"})
@@ -91,6 +97,9 @@ def test_it_is_read_only_unless_told_otherwise(
     answer = browser.post("/actions/retry_jobs", data={"id": failed})
     assert (answer.status_code, "--allow-writes" in answer.text) == (403, True)
     assert "/actions/retry_jobs" not in browser.get(f"/jobs/{failed}").text
+    proxied = browse(Access(user_header="x-user", trusted_proxies=["127.0.0.1"]))
+    page = proxied.get(f"/jobs/{failed}", headers={"x-user": "ada"}).text
+    assert "/actions/retry_jobs" not in page
     assert actions(connection) == []
 
 
@@ -228,8 +237,6 @@ def test_every_action(browse: Open, client: Client, connection: psycopg.Connecti
     assert connection.execute(paused).fetchone() == (False,)
     act("run_scheduled_job", id=schedule)
     assert client.list_jobs()[0].task_identifier == "daily"
-    from app_jobs.web._app import ACTIONS
-
     assert {name for _, name, _ in actions(connection)} | {"retry_jobs"} == set(ACTIONS)
 
 
@@ -438,6 +445,28 @@ def test_all_viewers_share_one_look(database: str, client: Client) -> None:
     assert all(looks == seen[0] for looks in seen)
 
 
+def test_pages_share_a_look_that_is_new_enough(database: str) -> None:
+    async def run() -> None:
+        board = Board(database, "app_jobs", 60)
+        first, *others = await asyncio.gather(*(board.look() for _ in range(20)))
+        assert all(look is first for look in others)
+        board.outdate()
+        assert await board.look() is not first
+        await board.close()
+
+    asyncio.run(run())
+
+
+def test_times_are_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        read = time_of({"run_at": "2031-02-03T04:05"}, "run_at")
+        assert read == datetime(2031, 2, 3, 4, 5, tzinfo=timezone.utc)
+        assert moment(read) == "2031-02-03 04:05:00"
+    time.tzset()
+
+
 def test_no_page_can_write(database: str) -> None:
     async def run() -> None:
         board = Board(database, "app_jobs", 1)
@@ -493,3 +522,21 @@ def test_who_can_reach_it_must_be_said() -> None:
         start("127.0.0.1", user_header="x-user", trusted_proxies=["proxy"])
     with pytest.raises(BadArgument, match="the token of 'ada' has 5 characters"):
         start("127.0.0.1", allow_writes=True, tokens={"short": "ada"})
+
+
+def test_a_token_belongs_to_somebody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APP_JOBS_WEB_TOKENS", f"ada:{TOKEN}, {TOKEN}")
+    with pytest.raises(BadArgument, match="without a name"):
+        serve("", schema="app_jobs", bind="::1", port=1, access=WRITES, every=1, say=print)
+
+
+def test_a_missing_extra_is_told() -> None:
+    """In one sentence, with what to install."""
+    code = (
+        "import sys; sys.modules['uvicorn'] = None; sys.argv = ['app-jobs', 'web'];"
+        "from app_jobs.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "the dashboard needs the extra web (uvicorn is missing)" in done.stderr
+    assert "pip install 'app-jobs[web]'" in done.stderr
