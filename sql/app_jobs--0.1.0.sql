@@ -5572,13 +5572,15 @@ do $do$
 begin
     execute replace($script$
 -- Deploy app_jobs:task_stats to pg
--- requires: arguments
+-- requires: slots
 
 set local lock_timeout = '5s';
 
--- What workers counted, merged: a row per minute and task, or some where very many workers report.
--- The key begins with the time, so what old snapshots keep of other minutes is never met.
-create table app_jobs.task_minutes (
+-- What workers counted, merged: a row per minute and task, or some where very many workers report;
+-- and per ten minutes, so that a week is read quickly. The key begins with the time, so what old
+-- snapshots keep of other times is never met.
+create table app_jobs.task_figures (
+    minutes integer not null,
     at timestamptz not null,
     task_identifier text collate "C" not null,
     lot bigint not null,
@@ -5589,7 +5591,8 @@ create table app_jobs.task_minutes (
     run_histogram bigint[] not null,
     wait_seconds double precision not null,
     run_seconds double precision not null,
-    constraint task_minutes_pkey primary key (at, task_identifier, lot)
+    constraint task_figures_pkey primary key (minutes, at, task_identifier, lot),
+    constraint task_figures_minutes_known check (minutes in (1, 10))
 );
 
 -- What they say every few seconds: inserted, merged a minute later, deleted.
@@ -5597,7 +5600,7 @@ create table app_jobs.stat_reports (
     at timestamptz not null,
     id bigint generated always as identity,
     worker_id text not null,
-    figures app_jobs.task_minutes[] not null,
+    figures app_jobs.task_figures[] not null,
     constraint stat_reports_pkey primary key (at, id)
 );
 
@@ -5656,33 +5659,56 @@ as $$
     limit 1
 $$;
 
-create function app_jobs.sum_minutes(minutes app_jobs.task_minutes[])
-returns setof app_jobs.task_minutes
+create function app_jobs.sum_stats(
+    step interval, tens tstzrange, minutes tstzrange, reports tstzrange, report_ids bigint[]
+) returns setof app_jobs.task_figures
 language sql
 stable
 as $$
     select
-        m.at, m.task_identifier, min(m.lot),
-        sum(m.completed)::bigint, sum(m.failed)::bigint, sum(m.retried)::bigint,
+        (extract(epoch from sum_stats.step) / 60)::integer,
+        date_bin(sum_stats.step, f.at, 'epoch'), f.task_identifier, min(f.lot),
+        sum(f.completed)::bigint, sum(f.failed)::bigint, sum(f.retried)::bigint,
         array[
-            sum(m.wait_histogram[1]), sum(m.wait_histogram[2]), sum(m.wait_histogram[3]), sum(m.wait_histogram[4]),
-            sum(m.wait_histogram[5]), sum(m.wait_histogram[6]), sum(m.wait_histogram[7]), sum(m.wait_histogram[8]),
-            sum(m.wait_histogram[9]), sum(m.wait_histogram[10]), sum(m.wait_histogram[11]), sum(m.wait_histogram[12]),
-            sum(m.wait_histogram[13]), sum(m.wait_histogram[14]), sum(m.wait_histogram[15]), sum(m.wait_histogram[16]),
-            sum(m.wait_histogram[17]), sum(m.wait_histogram[18]), sum(m.wait_histogram[19]), sum(m.wait_histogram[20]),
-            sum(m.wait_histogram[21])
+            sum(f.w[1]), sum(f.w[2]), sum(f.w[3]), sum(f.w[4]), sum(f.w[5]), sum(f.w[6]), sum(f.w[7]),
+            sum(f.w[8]), sum(f.w[9]), sum(f.w[10]), sum(f.w[11]), sum(f.w[12]), sum(f.w[13]), sum(f.w[14]),
+            sum(f.w[15]), sum(f.w[16]), sum(f.w[17]), sum(f.w[18]), sum(f.w[19]), sum(f.w[20]), sum(f.w[21])
         ]::bigint[],
         array[
-            sum(m.run_histogram[1]), sum(m.run_histogram[2]), sum(m.run_histogram[3]), sum(m.run_histogram[4]),
-            sum(m.run_histogram[5]), sum(m.run_histogram[6]), sum(m.run_histogram[7]), sum(m.run_histogram[8]),
-            sum(m.run_histogram[9]), sum(m.run_histogram[10]), sum(m.run_histogram[11]), sum(m.run_histogram[12]),
-            sum(m.run_histogram[13]), sum(m.run_histogram[14]), sum(m.run_histogram[15]), sum(m.run_histogram[16]),
-            sum(m.run_histogram[17]), sum(m.run_histogram[18]), sum(m.run_histogram[19]), sum(m.run_histogram[20]),
-            sum(m.run_histogram[21])
+            sum(f.r[1]), sum(f.r[2]), sum(f.r[3]), sum(f.r[4]), sum(f.r[5]), sum(f.r[6]), sum(f.r[7]),
+            sum(f.r[8]), sum(f.r[9]), sum(f.r[10]), sum(f.r[11]), sum(f.r[12]), sum(f.r[13]), sum(f.r[14]),
+            sum(f.r[15]), sum(f.r[16]), sum(f.r[17]), sum(f.r[18]), sum(f.r[19]), sum(f.r[20]), sum(f.r[21])
         ]::bigint[],
-        sum(m.wait_seconds), sum(m.run_seconds)
-    from unnest(sum_minutes.minutes) as m
-    group by m.at, m.task_identifier
+        sum(f.wait_seconds), sum(f.run_seconds)
+    from (
+        select t.*
+        from app_jobs.task_figures as t
+        where
+            t.minutes = 10
+            and t.at >= lower(sum_stats.tens)
+            and t.at < upper(sum_stats.tens)
+        union all
+        select m.*
+        from app_jobs.task_figures as m
+        where
+            m.minutes = 1
+            and m.at >= lower(sum_stats.minutes)
+            and m.at < upper(sum_stats.minutes)
+        union all
+        select
+            1, r.at, n.task_identifier, r.id, n.completed, n.failed, n.retried, n.wait_histogram,
+            n.run_histogram, n.wait_seconds, n.run_seconds
+        from app_jobs.stat_reports as r
+        cross join unnest(r.figures) as n
+        where
+            r.at >= lower(sum_stats.reports)
+            and r.at < upper(sum_stats.reports)
+            and (sum_stats.report_ids is null or r.id = any(sum_stats.report_ids))
+    ) as f(
+        minutes, at, task_identifier, lot, completed, failed, retried, w, r, wait_seconds,
+        run_seconds
+    )
+    group by 2, 3
 $$;
 
 create function app_jobs.record_stats(worker_id text, stats json) returns void
@@ -5702,7 +5728,7 @@ declare
         'task_identifier', 'completed', 'failed', 'retried', 'wait_histogram', 'run_histogram',
         'wait_seconds', 'run_seconds'
     ];
-    v_figures app_jobs.task_minutes[];
+    v_figures app_jobs.task_figures[];
     v_unknown text;
     v_wrong bigint;
 begin
@@ -5725,16 +5751,16 @@ begin
     end if;
     v_figures := array(
         select row(
-            null, s.task_identifier, null,
+            null, null, s.task_identifier, null,
             coalesce(s.completed, 0), coalesce(s.failed, 0), coalesce(s.retried, 0),
             coalesce(s.wait_histogram, c_empty), coalesce(s.run_histogram, c_empty),
             coalesce(s.wait_seconds, 0), coalesce(s.run_seconds, 0)
-        )::app_jobs.task_minutes
-        from json_populate_recordset(null::app_jobs.task_minutes, record_stats.stats) as s
+        )::app_jobs.task_figures
+        from json_populate_recordset(null::app_jobs.task_figures, record_stats.stats) as s
     );
     select f.n - 1 into v_wrong
     from unnest(v_figures) with ordinality as f(
-        at, task_identifier, lot, completed, failed, retried, wait_histogram, run_histogram,
+        minutes, at, task_identifier, lot, completed, failed, retried, wait_histogram, run_histogram,
         wait_seconds, run_seconds, n
     )
     cross join lateral (
@@ -5775,81 +5801,92 @@ volatile
 as $$
 #variable_conflict use_column
 declare
+    c_minute constant interval := interval '1 minute';
+    c_ten constant interval := interval '10 minutes';
     -- a report is on its way for so long at most; a later one counts, but is not merged
     c_late constant interval := interval '30 seconds';
     c_kept constant interval := interval '7 days';
-    v_over constant timestamptz := date_bin('1 minute', clock_timestamp() - c_late, 'epoch');
-    v_merged_to timestamptz := to_timestamp(pg_sequence_last_value('app_jobs.stats_merged_to'));
-    v_pruned_to timestamptz := to_timestamp(pg_sequence_last_value('app_jobs.stats_pruned_to'));
+    v_over constant timestamptz := date_bin(c_minute, clock_timestamp() - c_late, 'epoch');
+    v_merged_to timestamptz := to_timestamp(
+        coalesce(pg_sequence_last_value('app_jobs.stats_merged_to'), 0)
+    );
+    v_pruned_from constant timestamptz := to_timestamp(
+        coalesce(pg_sequence_last_value('app_jobs.stats_pruned_to'), 0)
+    );
+    v_pruned_to timestamptz;
+    v_ten constant timestamptz := date_bin(c_ten, v_merged_to, 'epoch');
     v_at timestamptz;
-    v_merged integer := 0;
+    v_ids bigint[];
     v_pruned integer;
 begin
-    -- The marks are minutes of which nothing is left to do. They pass over rows that an old snapshot
-    -- still holds; where one is off, since the clock was set back, say, it is set anew.
-    if v_merged_to is distinct from v_over then
-        select r.at into v_at
-        from app_jobs.stat_reports as r
-        where r.at >= coalesce(v_merged_to, '-infinity') and r.at < v_over
-        order by r.at
-        limit 1;
-        with taken as (
-            delete from app_jobs.stat_reports as r
-            where r.ctid = any(array(
-                select t.ctid
-                from app_jobs.stat_reports as t
-                where t.at = v_at
-                order by t.id
-                limit merge_stats.reports
-                for update skip locked
-            ))
-            returning r.id, r.figures
-        ),
-
-        merged as (
-            insert into app_jobs.task_minutes
-            select s.*
-            from app_jobs.sum_minutes(array(
-                select row(
-                    v_at, f.task_identifier, t.id, f.completed, f.failed, f.retried,
-                    f.wait_histogram, f.run_histogram, f.wait_seconds, f.run_seconds
-                )::app_jobs.task_minutes
-                from taken as t
-                cross join unnest(t.figures) as f
-            )) as s
-        )
-
-        select count(*) into v_merged from taken;
-        v_merged_to := case
-            when v_merged >= merge_stats.reports then v_at
-            else coalesce(v_at + interval '1 minute', v_over)
-        end;
-        perform setval('app_jobs.stats_merged_to', extract(epoch from v_merged_to)::bigint);
+    -- The marks are minutes before which nothing is left to do: they pass over rows that an old
+    -- snapshot still holds. One that is off, since the clock was set back, say, is set anew.
+    if v_merged_to = v_over and v_pruned_from = v_over - c_kept
+        or not pg_try_advisory_xact_lock(app_jobs.lock_key('stats', ''))
+    then
+        return 0;
     end if;
 
-    if v_pruned_to is distinct from v_over - c_kept then
-        with old as materialized (
-            select m.ctid as tid, m.at
-            from app_jobs.task_minutes as m
-            where m.at >= coalesce(v_pruned_to, '-infinity') and m.at < v_over - c_kept
-            order by m.at
+    select r.at into v_at
+    from app_jobs.stat_reports as r
+    where r.at >= v_merged_to and r.at < v_over
+    order by r.at
+    limit 1;
+    v_ids := array(
+        select r.id from app_jobs.stat_reports as r
+        where r.at = v_at
+        order by r.id
+        limit merge_stats.reports
+    );
+    insert into app_jobs.task_figures
+    select s.*
+    from app_jobs.sum_stats(
+        c_minute, null, null, tstzrange(v_at, v_at + c_minute), v_ids
+    ) as s;
+    delete from app_jobs.stat_reports as r where r.at = v_at and r.id = any(v_ids);
+
+    v_merged_to := case
+        when cardinality(v_ids) = merge_stats.reports then v_at
+        else coalesce(v_at + c_minute, v_over)
+    end;
+    if date_bin(c_ten, v_merged_to, 'epoch') <> v_ten then
+        -- summed up once more only if the clock was set back
+        delete from app_jobs.task_figures as t where t.minutes = 10 and t.at = v_ten;
+        insert into app_jobs.task_figures
+        select s.*
+        from app_jobs.sum_stats(
+            c_ten, null, tstzrange(v_ten, v_ten + c_ten), null, null
+        ) as s;
+    end if;
+    perform setval('app_jobs.stats_merged_to', extract(epoch from v_merged_to)::bigint);
+
+    with old as materialized (
+        select m.tid, m.at
+        from unnest(array[1, 10]) as s(minutes)
+        cross join lateral (
+            select o.ctid as tid, o.at
+            from app_jobs.task_figures as o
+            where o.minutes = s.minutes and o.at >= v_pruned_from and o.at < v_over - c_kept
+            order by o.at
             limit merge_stats.rows
-            for update skip locked
-        ),
+        ) as m
+        order by m.at
+        limit merge_stats.rows
+    ),
 
-        gone as (
-            delete from app_jobs.task_minutes as m
-            where m.ctid = any(array(select o.tid from old as o))
-        )
+    gone as (
+        delete from app_jobs.task_figures as f
+        where f.ctid = any(array(select o.tid from old as o))
+    )
 
-        select count(*), max(o.at) into v_pruned, v_pruned_to from old as o;
-        if v_pruned < merge_stats.rows then
-            v_pruned_to := v_over - c_kept;
-            delete from app_jobs.stat_reports as r where r.at < v_pruned_to;
-        end if;
-        perform setval('app_jobs.stats_pruned_to', extract(epoch from v_pruned_to)::bigint);
+    select count(*), max(o.at) into v_pruned, v_pruned_to from old as o;
+    if v_pruned < merge_stats.rows then
+        v_pruned_to := v_over - c_kept;
+        delete from app_jobs.stat_reports as r
+        where r.at >= v_pruned_from and r.at < v_pruned_to;
     end if;
-    return v_merged;
+    perform setval('app_jobs.stats_pruned_to', extract(epoch from v_pruned_to)::bigint);
+    return cardinality(v_ids);
 end;
 $$;
 
@@ -5878,6 +5915,12 @@ set enable_bitmapscan = off
 set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
+declare
+    c_ten constant interval := interval '10 minutes';
+    v_from timestamptz;
+    v_to timestamptz;
+    v_tens_to timestamptz;
+    v_merged_to constant bigint := pg_sequence_last_value('app_jobs.stats_merged_to');
 begin
     perform
         app_jobs.check_not_null('from', task_stats."from" is null, 'Give the time to begin at.'),
@@ -5892,35 +5935,39 @@ begin
             using errcode = '22023',
                 hint = 'Give minutes, hours or days, like ''15 minutes''; not months, which differ.';
     end if;
+    -- whole steps
+    v_from := date_bin(task_stats.step, task_stats."from", 'epoch');
+    v_to := greatest(
+        v_from,
+        date_bin(
+            task_stats.step, task_stats."to" + task_stats.step - interval '1 microsecond', 'epoch'
+        )
+    );
+    -- The sums of ten minutes, where they serve, save nine rows of ten. The last one may not have
+    -- been committed yet.
+    v_tens_to := v_from;
+    if extract(epoch from task_stats.step) % extract(epoch from c_ten) = 0 then
+        v_tens_to := least(v_to, greatest(v_from, date_bin(
+            c_ten, to_timestamp(coalesce(v_merged_to, 0)), 'epoch'
+        ) - c_ten));
+    end if;
     return query
     select
         s.at, s.task_identifier, s.completed, s.failed, s.retried, s.wait_histogram,
         s.run_histogram, s.wait_seconds, s.run_seconds
-    from app_jobs.sum_minutes(array(
-        select row(
-            date_bin(task_stats.step, f.at, 'epoch'), f.task_identifier, 0, f.completed, f.failed,
-            f.retried, f.wait_histogram, f.run_histogram, f.wait_seconds, f.run_seconds
-        )::app_jobs.task_minutes
-        from (
-            select m.*
-            from app_jobs.task_minutes as m
-            where m.at >= task_stats."from" and m.at < task_stats."to"
-            union all
-            select
-                r.at, t.task_identifier, 0, t.completed, t.failed, t.retried, t.wait_histogram,
-                t.run_histogram, t.wait_seconds, t.run_seconds
-            from app_jobs.stat_reports as r
-            cross join unnest(r.figures) as t
-            where r.at >= task_stats."from" and r.at < task_stats."to"
-        ) as f
-    )) as s
+    from app_jobs.sum_stats(
+        task_stats.step, tstzrange(v_from, v_tens_to), tstzrange(v_tens_to, v_to),
+        tstzrange(v_from, v_to), null
+    ) as s
     order by s.at, s.task_identifier;
 end;
 $$;
 
 revoke all on function app_jobs.histogram_bounds() from public;
 revoke all on function app_jobs.histogram_quantile(bigint[], double precision) from public;
-revoke all on function app_jobs.sum_minutes(app_jobs.task_minutes[]) from public;
+revoke all on function app_jobs.sum_stats(
+    interval, tstzrange, tstzrange, tstzrange, bigint[]
+) from public;
 revoke all on function app_jobs.record_stats(text, json) from public;
 revoke all on function app_jobs.merge_stats(integer, integer) from public;
 revoke all on function app_jobs.task_stats(timestamptz, timestamptz, interval) from public;
@@ -5930,26 +5977,27 @@ to app_jobs_monitor;
 grant execute on function app_jobs.record_stats(text, json) to app_jobs_worker;
 grant execute on function app_jobs.task_stats(timestamptz, timestamptz, interval)
 to app_jobs_monitor;
-grant select on app_jobs.task_minutes, app_jobs.stat_reports to app_jobs_operator;
+grant select on app_jobs.task_figures, app_jobs.stat_reports to app_jobs_operator;
 
-comment on table app_jobs.task_minutes is
-'What workers counted, per minute and task, kept for 7 days; read it by task_stats().';
-comment on column app_jobs.task_minutes.at is 'The minute''s beginning, by the database''s clock when it was told.';
-comment on column app_jobs.task_minutes.task_identifier is 'Task.';
-comment on column app_jobs.task_minutes.lot is 'Tells rows of a minute and task apart: where many workers report, there are some.';
-comment on column app_jobs.task_minutes.completed is 'Jobs that were completed.';
-comment on column app_jobs.task_minutes.failed is 'Jobs that failed for good.';
-comment on column app_jobs.task_minutes.retried is 'Attempts that failed, to be tried again.';
-comment on column app_jobs.task_minutes.wait_histogram is 'Runs by the time from run_at to their start: see histogram_bounds().';
-comment on column app_jobs.task_minutes.run_histogram is 'Runs by the time that they took: see histogram_bounds().';
-comment on column app_jobs.task_minutes.wait_seconds is 'Sum of these waits.';
-comment on column app_jobs.task_minutes.run_seconds is 'Sum of these run times.';
+comment on table app_jobs.task_figures is
+'What workers counted, per minute and task, and per ten minutes, kept for 7 days; read it by task_stats().';
+comment on column app_jobs.task_figures.minutes is '1, or 10 for the sum of ten rows.';
+comment on column app_jobs.task_figures.at is 'When these minutes begin, by the database''s clock when it was told.';
+comment on column app_jobs.task_figures.task_identifier is 'Task.';
+comment on column app_jobs.task_figures.lot is 'Tells rows of a minute and task apart: where many workers report, there are some.';
+comment on column app_jobs.task_figures.completed is 'Jobs that were completed.';
+comment on column app_jobs.task_figures.failed is 'Jobs that failed for good.';
+comment on column app_jobs.task_figures.retried is 'Attempts that failed, to be tried again.';
+comment on column app_jobs.task_figures.wait_histogram is 'Runs by the time from run_at to their start: see histogram_bounds().';
+comment on column app_jobs.task_figures.run_histogram is 'Runs by the time that they took: see histogram_bounds().';
+comment on column app_jobs.task_figures.wait_seconds is 'Sum of these waits.';
+comment on column app_jobs.task_figures.run_seconds is 'Sum of these run times.';
 comment on table app_jobs.stat_reports is
-'What workers counted of late: merged into task_minutes when the minute is over.';
+'What workers counted of late: merged into task_figures when the minute is over.';
 comment on column app_jobs.stat_reports.at is 'The minute in which it was told.';
 comment on column app_jobs.stat_reports.id is 'Tells reports apart.';
 comment on column app_jobs.stat_reports.worker_id is 'Who told.';
-comment on column app_jobs.stat_reports.figures is 'What: at and lot are null.';
+comment on column app_jobs.stat_reports.figures is 'What: minutes, at and lot are null.';
 comment on sequence app_jobs.stats_merged_to is 'Minute up to which merge_stats() has merged: seconds since 1970.';
 comment on sequence app_jobs.stats_pruned_to is 'Minute up to which merge_stats() has deleted: seconds since 1970.';
 comment on function app_jobs.histogram_bounds() is
@@ -5965,12 +6013,18 @@ quantile   0 to 1: 0.5 is the median
 
 Returns: seconds; the last bound if it is beyond that; null if nothing was counted. Roles:
 app_jobs_monitor.';
-comment on function app_jobs.sum_minutes(app_jobs.task_minutes[]) is
-'Add up figures by time and task.
+comment on function app_jobs.sum_stats(
+    interval, tstzrange, tstzrange, tstzrange, bigint[]
+) is
+'Add up figures by step and task, of these times; null: none of that kind.
 
-minutes  the figures
+step        of time
+tens        times of which to take the rows per ten minutes
+minutes     times of which to take the rows per minute
+reports     times of which to take the reports
+report_ids  these reports only; null: all
 
-Returns: a row per time and task. Roles: internal.';
+Returns: a row per step and task. Roles: internal; the caller pins the plans.';
 comment on function app_jobs.record_stats(text, json) is
 'Tell what a worker has counted since it told last: once in ten seconds or so, of all its tasks.
 
@@ -5987,15 +6041,15 @@ comment on function app_jobs.merge_stats(integer, integer) is
 reports  to merge at most, all of one minute
 rows     to delete at most
 
-Returns: reports merged. Locks: those rows, skipping locked ones. Roles: internal; the caller pins
-the plans.';
+Returns: reports merged; 0 if another session merges. Locks: an advisory one, trying only. Roles:
+internal; the caller pins the plans; READ COMMITTED only.';
 comment on function app_jobs.task_stats(timestamptz, timestamptz, interval) is
 'Tell what workers have counted, per task and step of time: the last 7 days, until a few seconds ago.
 What a worker counts comes with its next report, and is of the minute in which that arrived.
 
-from  the first minute is the first that begins then or later
-to    the last one begins before
-step  whole minutes; steps begin at multiples since 1970 (days: at midnight UTC)
+from  the step in which this is comes first
+to    the step that ends then or later comes last
+step  whole minutes; steps begin at multiples of it since 1970 (days: at midnight UTC)
 
 Returns: a row per step and task in which runs ended: at, the step''s beginning; completed, failed
 (for good), retried (failed attempts to be tried again); histograms of the time from run_at to the

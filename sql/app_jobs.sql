@@ -5445,13 +5445,15 @@ ids        only these; null: all that it holds
 Returns: their ids. Errors: 22004, 22023. Locks: those schedules. Roles: app_jobs_worker.';
 
 -- Deploy app_jobs:task_stats to pg
--- requires: arguments
+-- requires: slots
 
 set local lock_timeout = '5s';
 
--- What workers counted, merged: a row per minute and task, or some where very many workers report.
--- The key begins with the time, so what old snapshots keep of other minutes is never met.
-create table app_jobs.task_minutes (
+-- What workers counted, merged: a row per minute and task, or some where very many workers report;
+-- and per ten minutes, so that a week is read quickly. The key begins with the time, so what old
+-- snapshots keep of other times is never met.
+create table app_jobs.task_figures (
+    minutes integer not null,
     at timestamptz not null,
     task_identifier text collate "C" not null,
     lot bigint not null,
@@ -5462,7 +5464,8 @@ create table app_jobs.task_minutes (
     run_histogram bigint[] not null,
     wait_seconds double precision not null,
     run_seconds double precision not null,
-    constraint task_minutes_pkey primary key (at, task_identifier, lot)
+    constraint task_figures_pkey primary key (minutes, at, task_identifier, lot),
+    constraint task_figures_minutes_known check (minutes in (1, 10))
 );
 
 -- What they say every few seconds: inserted, merged a minute later, deleted.
@@ -5470,7 +5473,7 @@ create table app_jobs.stat_reports (
     at timestamptz not null,
     id bigint generated always as identity,
     worker_id text not null,
-    figures app_jobs.task_minutes[] not null,
+    figures app_jobs.task_figures[] not null,
     constraint stat_reports_pkey primary key (at, id)
 );
 
@@ -5529,33 +5532,56 @@ as $$
     limit 1
 $$;
 
-create function app_jobs.sum_minutes(minutes app_jobs.task_minutes[])
-returns setof app_jobs.task_minutes
+create function app_jobs.sum_stats(
+    step interval, tens tstzrange, minutes tstzrange, reports tstzrange, report_ids bigint[]
+) returns setof app_jobs.task_figures
 language sql
 stable
 as $$
     select
-        m.at, m.task_identifier, min(m.lot),
-        sum(m.completed)::bigint, sum(m.failed)::bigint, sum(m.retried)::bigint,
+        (extract(epoch from sum_stats.step) / 60)::integer,
+        date_bin(sum_stats.step, f.at, 'epoch'), f.task_identifier, min(f.lot),
+        sum(f.completed)::bigint, sum(f.failed)::bigint, sum(f.retried)::bigint,
         array[
-            sum(m.wait_histogram[1]), sum(m.wait_histogram[2]), sum(m.wait_histogram[3]), sum(m.wait_histogram[4]),
-            sum(m.wait_histogram[5]), sum(m.wait_histogram[6]), sum(m.wait_histogram[7]), sum(m.wait_histogram[8]),
-            sum(m.wait_histogram[9]), sum(m.wait_histogram[10]), sum(m.wait_histogram[11]), sum(m.wait_histogram[12]),
-            sum(m.wait_histogram[13]), sum(m.wait_histogram[14]), sum(m.wait_histogram[15]), sum(m.wait_histogram[16]),
-            sum(m.wait_histogram[17]), sum(m.wait_histogram[18]), sum(m.wait_histogram[19]), sum(m.wait_histogram[20]),
-            sum(m.wait_histogram[21])
+            sum(f.w[1]), sum(f.w[2]), sum(f.w[3]), sum(f.w[4]), sum(f.w[5]), sum(f.w[6]), sum(f.w[7]),
+            sum(f.w[8]), sum(f.w[9]), sum(f.w[10]), sum(f.w[11]), sum(f.w[12]), sum(f.w[13]), sum(f.w[14]),
+            sum(f.w[15]), sum(f.w[16]), sum(f.w[17]), sum(f.w[18]), sum(f.w[19]), sum(f.w[20]), sum(f.w[21])
         ]::bigint[],
         array[
-            sum(m.run_histogram[1]), sum(m.run_histogram[2]), sum(m.run_histogram[3]), sum(m.run_histogram[4]),
-            sum(m.run_histogram[5]), sum(m.run_histogram[6]), sum(m.run_histogram[7]), sum(m.run_histogram[8]),
-            sum(m.run_histogram[9]), sum(m.run_histogram[10]), sum(m.run_histogram[11]), sum(m.run_histogram[12]),
-            sum(m.run_histogram[13]), sum(m.run_histogram[14]), sum(m.run_histogram[15]), sum(m.run_histogram[16]),
-            sum(m.run_histogram[17]), sum(m.run_histogram[18]), sum(m.run_histogram[19]), sum(m.run_histogram[20]),
-            sum(m.run_histogram[21])
+            sum(f.r[1]), sum(f.r[2]), sum(f.r[3]), sum(f.r[4]), sum(f.r[5]), sum(f.r[6]), sum(f.r[7]),
+            sum(f.r[8]), sum(f.r[9]), sum(f.r[10]), sum(f.r[11]), sum(f.r[12]), sum(f.r[13]), sum(f.r[14]),
+            sum(f.r[15]), sum(f.r[16]), sum(f.r[17]), sum(f.r[18]), sum(f.r[19]), sum(f.r[20]), sum(f.r[21])
         ]::bigint[],
-        sum(m.wait_seconds), sum(m.run_seconds)
-    from unnest(sum_minutes.minutes) as m
-    group by m.at, m.task_identifier
+        sum(f.wait_seconds), sum(f.run_seconds)
+    from (
+        select t.*
+        from app_jobs.task_figures as t
+        where
+            t.minutes = 10
+            and t.at >= lower(sum_stats.tens)
+            and t.at < upper(sum_stats.tens)
+        union all
+        select m.*
+        from app_jobs.task_figures as m
+        where
+            m.minutes = 1
+            and m.at >= lower(sum_stats.minutes)
+            and m.at < upper(sum_stats.minutes)
+        union all
+        select
+            1, r.at, n.task_identifier, r.id, n.completed, n.failed, n.retried, n.wait_histogram,
+            n.run_histogram, n.wait_seconds, n.run_seconds
+        from app_jobs.stat_reports as r
+        cross join unnest(r.figures) as n
+        where
+            r.at >= lower(sum_stats.reports)
+            and r.at < upper(sum_stats.reports)
+            and (sum_stats.report_ids is null or r.id = any(sum_stats.report_ids))
+    ) as f(
+        minutes, at, task_identifier, lot, completed, failed, retried, w, r, wait_seconds,
+        run_seconds
+    )
+    group by 2, 3
 $$;
 
 create function app_jobs.record_stats(worker_id text, stats json) returns void
@@ -5575,7 +5601,7 @@ declare
         'task_identifier', 'completed', 'failed', 'retried', 'wait_histogram', 'run_histogram',
         'wait_seconds', 'run_seconds'
     ];
-    v_figures app_jobs.task_minutes[];
+    v_figures app_jobs.task_figures[];
     v_unknown text;
     v_wrong bigint;
 begin
@@ -5598,16 +5624,16 @@ begin
     end if;
     v_figures := array(
         select row(
-            null, s.task_identifier, null,
+            null, null, s.task_identifier, null,
             coalesce(s.completed, 0), coalesce(s.failed, 0), coalesce(s.retried, 0),
             coalesce(s.wait_histogram, c_empty), coalesce(s.run_histogram, c_empty),
             coalesce(s.wait_seconds, 0), coalesce(s.run_seconds, 0)
-        )::app_jobs.task_minutes
-        from json_populate_recordset(null::app_jobs.task_minutes, record_stats.stats) as s
+        )::app_jobs.task_figures
+        from json_populate_recordset(null::app_jobs.task_figures, record_stats.stats) as s
     );
     select f.n - 1 into v_wrong
     from unnest(v_figures) with ordinality as f(
-        at, task_identifier, lot, completed, failed, retried, wait_histogram, run_histogram,
+        minutes, at, task_identifier, lot, completed, failed, retried, wait_histogram, run_histogram,
         wait_seconds, run_seconds, n
     )
     cross join lateral (
@@ -5648,81 +5674,92 @@ volatile
 as $$
 #variable_conflict use_column
 declare
+    c_minute constant interval := interval '1 minute';
+    c_ten constant interval := interval '10 minutes';
     -- a report is on its way for so long at most; a later one counts, but is not merged
     c_late constant interval := interval '30 seconds';
     c_kept constant interval := interval '7 days';
-    v_over constant timestamptz := date_bin('1 minute', clock_timestamp() - c_late, 'epoch');
-    v_merged_to timestamptz := to_timestamp(pg_sequence_last_value('app_jobs.stats_merged_to'));
-    v_pruned_to timestamptz := to_timestamp(pg_sequence_last_value('app_jobs.stats_pruned_to'));
+    v_over constant timestamptz := date_bin(c_minute, clock_timestamp() - c_late, 'epoch');
+    v_merged_to timestamptz := to_timestamp(
+        coalesce(pg_sequence_last_value('app_jobs.stats_merged_to'), 0)
+    );
+    v_pruned_from constant timestamptz := to_timestamp(
+        coalesce(pg_sequence_last_value('app_jobs.stats_pruned_to'), 0)
+    );
+    v_pruned_to timestamptz;
+    v_ten constant timestamptz := date_bin(c_ten, v_merged_to, 'epoch');
     v_at timestamptz;
-    v_merged integer := 0;
+    v_ids bigint[];
     v_pruned integer;
 begin
-    -- The marks are minutes of which nothing is left to do. They pass over rows that an old snapshot
-    -- still holds; where one is off, since the clock was set back, say, it is set anew.
-    if v_merged_to is distinct from v_over then
-        select r.at into v_at
-        from app_jobs.stat_reports as r
-        where r.at >= coalesce(v_merged_to, '-infinity') and r.at < v_over
-        order by r.at
-        limit 1;
-        with taken as (
-            delete from app_jobs.stat_reports as r
-            where r.ctid = any(array(
-                select t.ctid
-                from app_jobs.stat_reports as t
-                where t.at = v_at
-                order by t.id
-                limit merge_stats.reports
-                for update skip locked
-            ))
-            returning r.id, r.figures
-        ),
-
-        merged as (
-            insert into app_jobs.task_minutes
-            select s.*
-            from app_jobs.sum_minutes(array(
-                select row(
-                    v_at, f.task_identifier, t.id, f.completed, f.failed, f.retried,
-                    f.wait_histogram, f.run_histogram, f.wait_seconds, f.run_seconds
-                )::app_jobs.task_minutes
-                from taken as t
-                cross join unnest(t.figures) as f
-            )) as s
-        )
-
-        select count(*) into v_merged from taken;
-        v_merged_to := case
-            when v_merged >= merge_stats.reports then v_at
-            else coalesce(v_at + interval '1 minute', v_over)
-        end;
-        perform setval('app_jobs.stats_merged_to', extract(epoch from v_merged_to)::bigint);
+    -- The marks are minutes before which nothing is left to do: they pass over rows that an old
+    -- snapshot still holds. One that is off, since the clock was set back, say, is set anew.
+    if v_merged_to = v_over and v_pruned_from = v_over - c_kept
+        or not pg_try_advisory_xact_lock(app_jobs.lock_key('stats', ''))
+    then
+        return 0;
     end if;
 
-    if v_pruned_to is distinct from v_over - c_kept then
-        with old as materialized (
-            select m.ctid as tid, m.at
-            from app_jobs.task_minutes as m
-            where m.at >= coalesce(v_pruned_to, '-infinity') and m.at < v_over - c_kept
-            order by m.at
+    select r.at into v_at
+    from app_jobs.stat_reports as r
+    where r.at >= v_merged_to and r.at < v_over
+    order by r.at
+    limit 1;
+    v_ids := array(
+        select r.id from app_jobs.stat_reports as r
+        where r.at = v_at
+        order by r.id
+        limit merge_stats.reports
+    );
+    insert into app_jobs.task_figures
+    select s.*
+    from app_jobs.sum_stats(
+        c_minute, null, null, tstzrange(v_at, v_at + c_minute), v_ids
+    ) as s;
+    delete from app_jobs.stat_reports as r where r.at = v_at and r.id = any(v_ids);
+
+    v_merged_to := case
+        when cardinality(v_ids) = merge_stats.reports then v_at
+        else coalesce(v_at + c_minute, v_over)
+    end;
+    if date_bin(c_ten, v_merged_to, 'epoch') <> v_ten then
+        -- summed up once more only if the clock was set back
+        delete from app_jobs.task_figures as t where t.minutes = 10 and t.at = v_ten;
+        insert into app_jobs.task_figures
+        select s.*
+        from app_jobs.sum_stats(
+            c_ten, null, tstzrange(v_ten, v_ten + c_ten), null, null
+        ) as s;
+    end if;
+    perform setval('app_jobs.stats_merged_to', extract(epoch from v_merged_to)::bigint);
+
+    with old as materialized (
+        select m.tid, m.at
+        from unnest(array[1, 10]) as s(minutes)
+        cross join lateral (
+            select o.ctid as tid, o.at
+            from app_jobs.task_figures as o
+            where o.minutes = s.minutes and o.at >= v_pruned_from and o.at < v_over - c_kept
+            order by o.at
             limit merge_stats.rows
-            for update skip locked
-        ),
+        ) as m
+        order by m.at
+        limit merge_stats.rows
+    ),
 
-        gone as (
-            delete from app_jobs.task_minutes as m
-            where m.ctid = any(array(select o.tid from old as o))
-        )
+    gone as (
+        delete from app_jobs.task_figures as f
+        where f.ctid = any(array(select o.tid from old as o))
+    )
 
-        select count(*), max(o.at) into v_pruned, v_pruned_to from old as o;
-        if v_pruned < merge_stats.rows then
-            v_pruned_to := v_over - c_kept;
-            delete from app_jobs.stat_reports as r where r.at < v_pruned_to;
-        end if;
-        perform setval('app_jobs.stats_pruned_to', extract(epoch from v_pruned_to)::bigint);
+    select count(*), max(o.at) into v_pruned, v_pruned_to from old as o;
+    if v_pruned < merge_stats.rows then
+        v_pruned_to := v_over - c_kept;
+        delete from app_jobs.stat_reports as r
+        where r.at >= v_pruned_from and r.at < v_pruned_to;
     end if;
-    return v_merged;
+    perform setval('app_jobs.stats_pruned_to', extract(epoch from v_pruned_to)::bigint);
+    return cardinality(v_ids);
 end;
 $$;
 
@@ -5751,6 +5788,12 @@ set enable_bitmapscan = off
 set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
+declare
+    c_ten constant interval := interval '10 minutes';
+    v_from timestamptz;
+    v_to timestamptz;
+    v_tens_to timestamptz;
+    v_merged_to constant bigint := pg_sequence_last_value('app_jobs.stats_merged_to');
 begin
     perform
         app_jobs.check_not_null('from', task_stats."from" is null, 'Give the time to begin at.'),
@@ -5765,35 +5808,39 @@ begin
             using errcode = '22023',
                 hint = 'Give minutes, hours or days, like ''15 minutes''; not months, which differ.';
     end if;
+    -- whole steps
+    v_from := date_bin(task_stats.step, task_stats."from", 'epoch');
+    v_to := greatest(
+        v_from,
+        date_bin(
+            task_stats.step, task_stats."to" + task_stats.step - interval '1 microsecond', 'epoch'
+        )
+    );
+    -- The sums of ten minutes, where they serve, save nine rows of ten. The last one may not have
+    -- been committed yet.
+    v_tens_to := v_from;
+    if extract(epoch from task_stats.step) % extract(epoch from c_ten) = 0 then
+        v_tens_to := least(v_to, greatest(v_from, date_bin(
+            c_ten, to_timestamp(coalesce(v_merged_to, 0)), 'epoch'
+        ) - c_ten));
+    end if;
     return query
     select
         s.at, s.task_identifier, s.completed, s.failed, s.retried, s.wait_histogram,
         s.run_histogram, s.wait_seconds, s.run_seconds
-    from app_jobs.sum_minutes(array(
-        select row(
-            date_bin(task_stats.step, f.at, 'epoch'), f.task_identifier, 0, f.completed, f.failed,
-            f.retried, f.wait_histogram, f.run_histogram, f.wait_seconds, f.run_seconds
-        )::app_jobs.task_minutes
-        from (
-            select m.*
-            from app_jobs.task_minutes as m
-            where m.at >= task_stats."from" and m.at < task_stats."to"
-            union all
-            select
-                r.at, t.task_identifier, 0, t.completed, t.failed, t.retried, t.wait_histogram,
-                t.run_histogram, t.wait_seconds, t.run_seconds
-            from app_jobs.stat_reports as r
-            cross join unnest(r.figures) as t
-            where r.at >= task_stats."from" and r.at < task_stats."to"
-        ) as f
-    )) as s
+    from app_jobs.sum_stats(
+        task_stats.step, tstzrange(v_from, v_tens_to), tstzrange(v_tens_to, v_to),
+        tstzrange(v_from, v_to), null
+    ) as s
     order by s.at, s.task_identifier;
 end;
 $$;
 
 revoke all on function app_jobs.histogram_bounds() from public;
 revoke all on function app_jobs.histogram_quantile(bigint[], double precision) from public;
-revoke all on function app_jobs.sum_minutes(app_jobs.task_minutes[]) from public;
+revoke all on function app_jobs.sum_stats(
+    interval, tstzrange, tstzrange, tstzrange, bigint[]
+) from public;
 revoke all on function app_jobs.record_stats(text, json) from public;
 revoke all on function app_jobs.merge_stats(integer, integer) from public;
 revoke all on function app_jobs.task_stats(timestamptz, timestamptz, interval) from public;
@@ -5803,26 +5850,27 @@ to app_jobs_monitor;
 grant execute on function app_jobs.record_stats(text, json) to app_jobs_worker;
 grant execute on function app_jobs.task_stats(timestamptz, timestamptz, interval)
 to app_jobs_monitor;
-grant select on app_jobs.task_minutes, app_jobs.stat_reports to app_jobs_operator;
+grant select on app_jobs.task_figures, app_jobs.stat_reports to app_jobs_operator;
 
-comment on table app_jobs.task_minutes is
-'What workers counted, per minute and task, kept for 7 days; read it by task_stats().';
-comment on column app_jobs.task_minutes.at is 'The minute''s beginning, by the database''s clock when it was told.';
-comment on column app_jobs.task_minutes.task_identifier is 'Task.';
-comment on column app_jobs.task_minutes.lot is 'Tells rows of a minute and task apart: where many workers report, there are some.';
-comment on column app_jobs.task_minutes.completed is 'Jobs that were completed.';
-comment on column app_jobs.task_minutes.failed is 'Jobs that failed for good.';
-comment on column app_jobs.task_minutes.retried is 'Attempts that failed, to be tried again.';
-comment on column app_jobs.task_minutes.wait_histogram is 'Runs by the time from run_at to their start: see histogram_bounds().';
-comment on column app_jobs.task_minutes.run_histogram is 'Runs by the time that they took: see histogram_bounds().';
-comment on column app_jobs.task_minutes.wait_seconds is 'Sum of these waits.';
-comment on column app_jobs.task_minutes.run_seconds is 'Sum of these run times.';
+comment on table app_jobs.task_figures is
+'What workers counted, per minute and task, and per ten minutes, kept for 7 days; read it by task_stats().';
+comment on column app_jobs.task_figures.minutes is '1, or 10 for the sum of ten rows.';
+comment on column app_jobs.task_figures.at is 'When these minutes begin, by the database''s clock when it was told.';
+comment on column app_jobs.task_figures.task_identifier is 'Task.';
+comment on column app_jobs.task_figures.lot is 'Tells rows of a minute and task apart: where many workers report, there are some.';
+comment on column app_jobs.task_figures.completed is 'Jobs that were completed.';
+comment on column app_jobs.task_figures.failed is 'Jobs that failed for good.';
+comment on column app_jobs.task_figures.retried is 'Attempts that failed, to be tried again.';
+comment on column app_jobs.task_figures.wait_histogram is 'Runs by the time from run_at to their start: see histogram_bounds().';
+comment on column app_jobs.task_figures.run_histogram is 'Runs by the time that they took: see histogram_bounds().';
+comment on column app_jobs.task_figures.wait_seconds is 'Sum of these waits.';
+comment on column app_jobs.task_figures.run_seconds is 'Sum of these run times.';
 comment on table app_jobs.stat_reports is
-'What workers counted of late: merged into task_minutes when the minute is over.';
+'What workers counted of late: merged into task_figures when the minute is over.';
 comment on column app_jobs.stat_reports.at is 'The minute in which it was told.';
 comment on column app_jobs.stat_reports.id is 'Tells reports apart.';
 comment on column app_jobs.stat_reports.worker_id is 'Who told.';
-comment on column app_jobs.stat_reports.figures is 'What: at and lot are null.';
+comment on column app_jobs.stat_reports.figures is 'What: minutes, at and lot are null.';
 comment on sequence app_jobs.stats_merged_to is 'Minute up to which merge_stats() has merged: seconds since 1970.';
 comment on sequence app_jobs.stats_pruned_to is 'Minute up to which merge_stats() has deleted: seconds since 1970.';
 comment on function app_jobs.histogram_bounds() is
@@ -5838,12 +5886,18 @@ quantile   0 to 1: 0.5 is the median
 
 Returns: seconds; the last bound if it is beyond that; null if nothing was counted. Roles:
 app_jobs_monitor.';
-comment on function app_jobs.sum_minutes(app_jobs.task_minutes[]) is
-'Add up figures by time and task.
+comment on function app_jobs.sum_stats(
+    interval, tstzrange, tstzrange, tstzrange, bigint[]
+) is
+'Add up figures by step and task, of these times; null: none of that kind.
 
-minutes  the figures
+step        of time
+tens        times of which to take the rows per ten minutes
+minutes     times of which to take the rows per minute
+reports     times of which to take the reports
+report_ids  these reports only; null: all
 
-Returns: a row per time and task. Roles: internal.';
+Returns: a row per step and task. Roles: internal; the caller pins the plans.';
 comment on function app_jobs.record_stats(text, json) is
 'Tell what a worker has counted since it told last: once in ten seconds or so, of all its tasks.
 
@@ -5860,15 +5914,15 @@ comment on function app_jobs.merge_stats(integer, integer) is
 reports  to merge at most, all of one minute
 rows     to delete at most
 
-Returns: reports merged. Locks: those rows, skipping locked ones. Roles: internal; the caller pins
-the plans.';
+Returns: reports merged; 0 if another session merges. Locks: an advisory one, trying only. Roles:
+internal; the caller pins the plans; READ COMMITTED only.';
 comment on function app_jobs.task_stats(timestamptz, timestamptz, interval) is
 'Tell what workers have counted, per task and step of time: the last 7 days, until a few seconds ago.
 What a worker counts comes with its next report, and is of the minute in which that arrived.
 
-from  the first minute is the first that begins then or later
-to    the last one begins before
-step  whole minutes; steps begin at multiples since 1970 (days: at midnight UTC)
+from  the step in which this is comes first
+to    the step that ends then or later comes last
+step  whole minutes; steps begin at multiples of it since 1970 (days: at midnight UTC)
 
 Returns: a row per step and task in which runs ended: at, the step''s beginning; completed, failed
 (for good), retried (failed attempts to be tried again); histograms of the time from run_at to the
@@ -10776,165 +10830,165 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '4cfe7bebb772853d3708fa6f27a18905d8d3cd21', 'run_schedules', 'app_jobs', array['scheduled_jobs', 'add_jobs']::text[], array[]::text[], 'run_due_schedules(): every due time adds its job once.', '2026-11-22T12:17:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('ddfc305e5cde8d6a0db71d7a53c994efaf6f8578', 'b9dccaa6076af1aeb6427b436ddb347adfae6f35', 'task_stats', 'app_jobs', 'task_stats(): figures per minute and task, told by workers.', '2026-11-22T12:17:40Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('0dd6c9d51d178f48c70862dfec570bafd94b1951', '3f9874ffb0d1a4167a4a04c703a5a933bf2774bd', 'task_stats', 'app_jobs', 'task_stats(): figures per minute and task, told by workers.', '2026-11-22T12:17:40Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('ddfc305e5cde8d6a0db71d7a53c994efaf6f8578', 'require', 'arguments', 'a7c9f97ef8cf83edd0f9f01b9d353bb1ac23febf');
+values ('0dd6c9d51d178f48c70862dfec570bafd94b1951', 'require', 'slots', 'a72e29904a77e2366fb7e14669e5f169887420a3');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'ddfc305e5cde8d6a0db71d7a53c994efaf6f8578', 'task_stats', 'app_jobs', array['arguments']::text[], array[]::text[], 'task_stats(): figures per minute and task, told by workers.', '2026-11-22T12:17:40Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '0dd6c9d51d178f48c70862dfec570bafd94b1951', 'task_stats', 'app_jobs', array['slots']::text[], array[]::text[], 'task_stats(): figures per minute and task, told by workers.', '2026-11-22T12:17:40Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('93d13942fcf66335cfb76290513cdb1199cb73dd', 'e6e4f5622f9788ff523b8eda205505c659ebb994', 'tick', 'app_jobs', 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('d0157f564e8eff073f79e61d9910ff89aeb6cc29', 'e6e4f5622f9788ff523b8eda205505c659ebb994', 'tick', 'app_jobs', 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('93d13942fcf66335cfb76290513cdb1199cb73dd', 'require', 'cancel_job', 'cfe18508c3ff1ef532987895cfc33d245bd0c914');
+values ('d0157f564e8eff073f79e61d9910ff89aeb6cc29', 'require', 'cancel_job', 'cfe18508c3ff1ef532987895cfc33d245bd0c914');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('93d13942fcf66335cfb76290513cdb1199cb73dd', 'require', 'run_schedules', '4cfe7bebb772853d3708fa6f27a18905d8d3cd21');
+values ('d0157f564e8eff073f79e61d9910ff89aeb6cc29', 'require', 'run_schedules', '4cfe7bebb772853d3708fa6f27a18905d8d3cd21');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('93d13942fcf66335cfb76290513cdb1199cb73dd', 'require', 'task_stats', 'ddfc305e5cde8d6a0db71d7a53c994efaf6f8578');
+values ('d0157f564e8eff073f79e61d9910ff89aeb6cc29', 'require', 'task_stats', '0dd6c9d51d178f48c70862dfec570bafd94b1951');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '93d13942fcf66335cfb76290513cdb1199cb73dd', 'tick', 'app_jobs', array['cancel_job', 'run_schedules', 'task_stats']::text[], array[]::text[], 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'd0157f564e8eff073f79e61d9910ff89aeb6cc29', 'tick', 'app_jobs', array['cancel_job', 'run_schedules', 'task_stats']::text[], array[]::text[], 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('f64b50cdaea6289bbd91805347af7d68ac2f2baf', 'ef01ef70552a7e3ba673af2763e2a64bb048f96b', 'get_jobs', 'app_jobs', 'get_job() and get_jobs(): the claim.', '2026-11-22T11:19:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('d155150ff2b56e2c85958ab2a5986db8d07f6b7c', 'ef01ef70552a7e3ba673af2763e2a64bb048f96b', 'get_jobs', 'app_jobs', 'get_job() and get_jobs(): the claim.', '2026-11-22T11:19:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('f64b50cdaea6289bbd91805347af7d68ac2f2baf', 'require', 'tick', '93d13942fcf66335cfb76290513cdb1199cb73dd');
+values ('d155150ff2b56e2c85958ab2a5986db8d07f6b7c', 'require', 'tick', 'd0157f564e8eff073f79e61d9910ff89aeb6cc29');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'f64b50cdaea6289bbd91805347af7d68ac2f2baf', 'get_jobs', 'app_jobs', array['tick']::text[], array[]::text[], 'get_job() and get_jobs(): the claim.', '2026-11-22T11:19:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'd155150ff2b56e2c85958ab2a5986db8d07f6b7c', 'get_jobs', 'app_jobs', array['tick']::text[], array[]::text[], 'get_job() and get_jobs(): the claim.', '2026-11-22T11:19:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('e96dde46a0c0bfbe07d42deef1d25bb83fc5b6a8', 'efd46e475d9ecd9fe7a920f8358edc26b77baa82', 'complete_jobs', 'app_jobs', 'complete_job() and complete_jobs().', '2026-11-22T11:20:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('72a8336df8b144afd976a0760360c66f5fc6c83d', 'efd46e475d9ecd9fe7a920f8358edc26b77baa82', 'complete_jobs', 'app_jobs', 'complete_job() and complete_jobs().', '2026-11-22T11:20:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('e96dde46a0c0bfbe07d42deef1d25bb83fc5b6a8', 'require', 'get_jobs', 'f64b50cdaea6289bbd91805347af7d68ac2f2baf');
+values ('72a8336df8b144afd976a0760360c66f5fc6c83d', 'require', 'get_jobs', 'd155150ff2b56e2c85958ab2a5986db8d07f6b7c');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'e96dde46a0c0bfbe07d42deef1d25bb83fc5b6a8', 'complete_jobs', 'app_jobs', array['get_jobs']::text[], array[]::text[], 'complete_job() and complete_jobs().', '2026-11-22T11:20:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '72a8336df8b144afd976a0760360c66f5fc6c83d', 'complete_jobs', 'app_jobs', array['get_jobs']::text[], array[]::text[], 'complete_job() and complete_jobs().', '2026-11-22T11:20:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('b44bf019f1577bbbc5c8bfe5271a8f59c60886c9', 'edc13a7ba357d3f7fe35d8a7588f8d8ffa501ceb', 'fail_jobs', 'app_jobs', 'fail_job() and fail_jobs().', '2026-11-22T11:21:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('c90070aca323c2bd844f4286b84f6315ad77f804', 'edc13a7ba357d3f7fe35d8a7588f8d8ffa501ceb', 'fail_jobs', 'app_jobs', 'fail_job() and fail_jobs().', '2026-11-22T11:21:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('b44bf019f1577bbbc5c8bfe5271a8f59c60886c9', 'require', 'complete_jobs', 'e96dde46a0c0bfbe07d42deef1d25bb83fc5b6a8');
+values ('c90070aca323c2bd844f4286b84f6315ad77f804', 'require', 'complete_jobs', '72a8336df8b144afd976a0760360c66f5fc6c83d');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'b44bf019f1577bbbc5c8bfe5271a8f59c60886c9', 'fail_jobs', 'app_jobs', array['complete_jobs']::text[], array[]::text[], 'fail_job() and fail_jobs().', '2026-11-22T11:21:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'c90070aca323c2bd844f4286b84f6315ad77f804', 'fail_jobs', 'app_jobs', array['complete_jobs']::text[], array[]::text[], 'fail_job() and fail_jobs().', '2026-11-22T11:21:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('0c0e1a4a4e9fc99222825ef0922b4404c69091c9', '19c3ddef5c7eeee2fbdd03a3c62a65906fab14f9', 'snooze_job', 'app_jobs', 'snooze_job().', '2026-11-22T11:22:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('b836b8d43a3b6dd7fb43a625001e62145958db04', '19c3ddef5c7eeee2fbdd03a3c62a65906fab14f9', 'snooze_job', 'app_jobs', 'snooze_job().', '2026-11-22T11:22:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('0c0e1a4a4e9fc99222825ef0922b4404c69091c9', 'require', 'fail_jobs', 'b44bf019f1577bbbc5c8bfe5271a8f59c60886c9');
+values ('b836b8d43a3b6dd7fb43a625001e62145958db04', 'require', 'fail_jobs', 'c90070aca323c2bd844f4286b84f6315ad77f804');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '0c0e1a4a4e9fc99222825ef0922b4404c69091c9', 'snooze_job', 'app_jobs', array['fail_jobs']::text[], array[]::text[], 'snooze_job().', '2026-11-22T11:22:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'b836b8d43a3b6dd7fb43a625001e62145958db04', 'snooze_job', 'app_jobs', array['fail_jobs']::text[], array[]::text[], 'snooze_job().', '2026-11-22T11:22:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('8e685d158ce49683f471c7c8dbe878b8617df521', 'c10961b82e53cc3320b120db280f582cea2f6ce8', 'heartbeat', 'app_jobs', 'heartbeat(): renew leases.', '2026-11-22T11:23:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('b0927e5174d74bc249c1d3e62b39c6438ec21b82', 'c10961b82e53cc3320b120db280f582cea2f6ce8', 'heartbeat', 'app_jobs', 'heartbeat(): renew leases.', '2026-11-22T11:23:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('8e685d158ce49683f471c7c8dbe878b8617df521', 'require', 'snooze_job', '0c0e1a4a4e9fc99222825ef0922b4404c69091c9');
+values ('b0927e5174d74bc249c1d3e62b39c6438ec21b82', 'require', 'snooze_job', 'b836b8d43a3b6dd7fb43a625001e62145958db04');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '8e685d158ce49683f471c7c8dbe878b8617df521', 'heartbeat', 'app_jobs', array['snooze_job']::text[], array[]::text[], 'heartbeat(): renew leases.', '2026-11-22T11:23:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'b0927e5174d74bc249c1d3e62b39c6438ec21b82', 'heartbeat', 'app_jobs', array['snooze_job']::text[], array[]::text[], 'heartbeat(): renew leases.', '2026-11-22T11:23:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('6c1826c975ee6b2838836051577eec164927b856', '3d748a70f4a5881e2ac9af155a9eda10ac8f98ed', 'release_jobs', 'app_jobs', 'release_jobs(): give all back.', '2026-11-22T11:24:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('acc084197fc6f27a6577ae2c19ba2d1e8b061129', '3d748a70f4a5881e2ac9af155a9eda10ac8f98ed', 'release_jobs', 'app_jobs', 'release_jobs(): give all back.', '2026-11-22T11:24:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('6c1826c975ee6b2838836051577eec164927b856', 'require', 'heartbeat', '8e685d158ce49683f471c7c8dbe878b8617df521');
+values ('acc084197fc6f27a6577ae2c19ba2d1e8b061129', 'require', 'heartbeat', 'b0927e5174d74bc249c1d3e62b39c6438ec21b82');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '6c1826c975ee6b2838836051577eec164927b856', 'release_jobs', 'app_jobs', array['heartbeat']::text[], array[]::text[], 'release_jobs(): give all back.', '2026-11-22T11:24:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'acc084197fc6f27a6577ae2c19ba2d1e8b061129', 'release_jobs', 'app_jobs', array['heartbeat']::text[], array[]::text[], 'release_jobs(): give all back.', '2026-11-22T11:24:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('4f3646a9066f53ab8d80319fbaf9f3bd25e2d5f9', 'f5974191a47a112b56b6a53ed8c6c9047acd9f9f', 'one_job', 'app_jobs', 'One job at a time, by id: look, change, move on, delete.', '2026-11-22T11:25:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('85d6435687d3267d3c0f77f133ee44a54340b78e', 'f5974191a47a112b56b6a53ed8c6c9047acd9f9f', 'one_job', 'app_jobs', 'One job at a time, by id: look, change, move on, delete.', '2026-11-22T11:25:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('4f3646a9066f53ab8d80319fbaf9f3bd25e2d5f9', 'require', 'release_jobs', '6c1826c975ee6b2838836051577eec164927b856');
+values ('85d6435687d3267d3c0f77f133ee44a54340b78e', 'require', 'release_jobs', 'acc084197fc6f27a6577ae2c19ba2d1e8b061129');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '4f3646a9066f53ab8d80319fbaf9f3bd25e2d5f9', 'one_job', 'app_jobs', array['release_jobs']::text[], array[]::text[], 'One job at a time, by id: look, change, move on, delete.', '2026-11-22T11:25:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '85d6435687d3267d3c0f77f133ee44a54340b78e', 'one_job', 'app_jobs', array['release_jobs']::text[], array[]::text[], 'One job at a time, by id: look, change, move on, delete.', '2026-11-22T11:25:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('f9f52cb04a26572e7e923355dd92b8bb740868a6', '37af9ed1d1b09c5ffcaaf96d1d0c7e9e3af0b1be', 'set_queue', 'app_jobs', 'Queues: pause, resume, limit.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('d28a761e3b7cb2c228c9db769bde329c16fccefc', '37af9ed1d1b09c5ffcaaf96d1d0c7e9e3af0b1be', 'set_queue', 'app_jobs', 'Queues: pause, resume, limit.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('f9f52cb04a26572e7e923355dd92b8bb740868a6', 'require', 'release_jobs', '6c1826c975ee6b2838836051577eec164927b856');
+values ('d28a761e3b7cb2c228c9db769bde329c16fccefc', 'require', 'release_jobs', 'acc084197fc6f27a6577ae2c19ba2d1e8b061129');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'f9f52cb04a26572e7e923355dd92b8bb740868a6', 'set_queue', 'app_jobs', array['release_jobs']::text[], array[]::text[], 'Queues: pause, resume, limit.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'd28a761e3b7cb2c228c9db769bde329c16fccefc', 'set_queue', 'app_jobs', array['release_jobs']::text[], array[]::text[], 'Queues: pause, resume, limit.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('98f43c28b70e820eba4a32fdc17890f8fb211432', 'bfaa75e12aa77aa2539ef8d67368a19d88d26d24', 'set_task', 'app_jobs', 'Settings of tasks; pause and resume.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('e84294745264124ed1b0acb1c548072fbfbef274', 'bfaa75e12aa77aa2539ef8d67368a19d88d26d24', 'set_task', 'app_jobs', 'Settings of tasks; pause and resume.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('98f43c28b70e820eba4a32fdc17890f8fb211432', 'require', 'set_queue', 'f9f52cb04a26572e7e923355dd92b8bb740868a6');
+values ('e84294745264124ed1b0acb1c548072fbfbef274', 'require', 'set_queue', 'd28a761e3b7cb2c228c9db769bde329c16fccefc');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '98f43c28b70e820eba4a32fdc17890f8fb211432', 'set_task', 'app_jobs', array['set_queue']::text[], array[]::text[], 'Settings of tasks; pause and resume.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'e84294745264124ed1b0acb1c548072fbfbef274', 'set_task', 'app_jobs', array['set_queue']::text[], array[]::text[], 'Settings of tasks; pause and resume.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('e0f905710b9b095519eb575c36bc7fe062a65d9d', '25fd4883afdc12a9bdcf1156b73f014551cdd8c1', 'steer_jobs', 'app_jobs', 'Operators complete, fail, cancel and reschedule jobs.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('646402952e3e889f5289ae7948df2a9d5fc77b9b', '25fd4883afdc12a9bdcf1156b73f014551cdd8c1', 'steer_jobs', 'app_jobs', 'Operators complete, fail, cancel and reschedule jobs.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('e0f905710b9b095519eb575c36bc7fe062a65d9d', 'require', 'set_task', '98f43c28b70e820eba4a32fdc17890f8fb211432');
+values ('646402952e3e889f5289ae7948df2a9d5fc77b9b', 'require', 'set_task', 'e84294745264124ed1b0acb1c548072fbfbef274');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'e0f905710b9b095519eb575c36bc7fe062a65d9d', 'steer_jobs', 'app_jobs', array['set_task']::text[], array[]::text[], 'Operators complete, fail, cancel and reschedule jobs.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '646402952e3e889f5289ae7948df2a9d5fc77b9b', 'steer_jobs', 'app_jobs', array['set_task']::text[], array[]::text[], 'Operators complete, fail, cancel and reschedule jobs.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('a4c6c68382fff62fb5c7e1ff3a9d5e6df729d256', '147aedbef4a49121e206e34a5c55deb296740228', 'retry_jobs', 'app_jobs', 'retry_jobs(): dead letters back to work.', '2026-11-22T12:33:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('d216c3b0969cbde6b80e431946044ee4f470a62a', '147aedbef4a49121e206e34a5c55deb296740228', 'retry_jobs', 'app_jobs', 'retry_jobs(): dead letters back to work.', '2026-11-22T12:33:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('a4c6c68382fff62fb5c7e1ff3a9d5e6df729d256', 'require', 'steer_jobs', 'e0f905710b9b095519eb575c36bc7fe062a65d9d');
+values ('d216c3b0969cbde6b80e431946044ee4f470a62a', 'require', 'steer_jobs', '646402952e3e889f5289ae7948df2a9d5fc77b9b');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'a4c6c68382fff62fb5c7e1ff3a9d5e6df729d256', 'retry_jobs', 'app_jobs', array['steer_jobs']::text[], array[]::text[], 'retry_jobs(): dead letters back to work.', '2026-11-22T12:33:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'd216c3b0969cbde6b80e431946044ee4f470a62a', 'retry_jobs', 'app_jobs', array['steer_jobs']::text[], array[]::text[], 'retry_jobs(): dead letters back to work.', '2026-11-22T12:33:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('b560f4f208ac296447ecaa1e460c3982e1ecbe97', '90531a89f8409a5aff767980f2b03451ed6fd057', 'prune', 'app_jobs', 'prune(): finished jobs deleted by hand.', '2026-11-22T12:34:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('29fd331efdbcf800afb5eaab6a5cbc8851273e19', '90531a89f8409a5aff767980f2b03451ed6fd057', 'prune', 'app_jobs', 'prune(): finished jobs deleted by hand.', '2026-11-22T12:34:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('b560f4f208ac296447ecaa1e460c3982e1ecbe97', 'require', 'retry_jobs', 'a4c6c68382fff62fb5c7e1ff3a9d5e6df729d256');
+values ('29fd331efdbcf800afb5eaab6a5cbc8851273e19', 'require', 'retry_jobs', 'd216c3b0969cbde6b80e431946044ee4f470a62a');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'b560f4f208ac296447ecaa1e460c3982e1ecbe97', 'prune', 'app_jobs', array['retry_jobs']::text[], array[]::text[], 'prune(): finished jobs deleted by hand.', '2026-11-22T12:34:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '29fd331efdbcf800afb5eaab6a5cbc8851273e19', 'prune', 'app_jobs', array['retry_jobs']::text[], array[]::text[], 'prune(): finished jobs deleted by hand.', '2026-11-22T12:34:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('52b7804aa56f06a63d39abfb7ec61f3f2232d49a', 'd57e853aa8dda33092f6ef3a5d404b68600c688c', 'metrics', 'app_jobs', 'metrics: how many jobs there are, by tenant, task and queue.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('af81fc13b6116380fe8e5b5f7faec94e0c3de16d', 'd57e853aa8dda33092f6ef3a5d404b68600c688c', 'metrics', 'app_jobs', 'metrics: how many jobs there are, by tenant, task and queue.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('52b7804aa56f06a63d39abfb7ec61f3f2232d49a', 'require', 'release_jobs', '6c1826c975ee6b2838836051577eec164927b856');
+values ('af81fc13b6116380fe8e5b5f7faec94e0c3de16d', 'require', 'release_jobs', 'acc084197fc6f27a6577ae2c19ba2d1e8b061129');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '52b7804aa56f06a63d39abfb7ec61f3f2232d49a', 'metrics', 'app_jobs', array['release_jobs']::text[], array[]::text[], 'metrics: how many jobs there are, by tenant, task and queue.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'af81fc13b6116380fe8e5b5f7faec94e0c3de16d', 'metrics', 'app_jobs', array['release_jobs']::text[], array[]::text[], 'metrics: how many jobs there are, by tenant, task and queue.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('7d5b29d6fbc6f81a76c1657be0b7eb68c62ab3f9', '8e0a7b77142cd67a8803b55d964f0a28dbc9ef5c', 'running_jobs', 'app_jobs', 'running_jobs(): what each worker runs.', '2026-11-22T12:30:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('3b5f94d90a960db6dc9580a186b325a111171128', '8e0a7b77142cd67a8803b55d964f0a28dbc9ef5c', 'running_jobs', 'app_jobs', 'running_jobs(): what each worker runs.', '2026-11-22T12:30:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('7d5b29d6fbc6f81a76c1657be0b7eb68c62ab3f9', 'require', 'metrics', '52b7804aa56f06a63d39abfb7ec61f3f2232d49a');
+values ('3b5f94d90a960db6dc9580a186b325a111171128', 'require', 'metrics', 'af81fc13b6116380fe8e5b5f7faec94e0c3de16d');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '7d5b29d6fbc6f81a76c1657be0b7eb68c62ab3f9', 'running_jobs', 'app_jobs', array['metrics']::text[], array[]::text[], 'running_jobs(): what each worker runs.', '2026-11-22T12:30:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '3b5f94d90a960db6dc9580a186b325a111171128', 'running_jobs', 'app_jobs', array['metrics']::text[], array[]::text[], 'running_jobs(): what each worker runs.', '2026-11-22T12:30:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('b8c2ee33712ea9a210212097c691dafbc5b84c07', '3459ce37050fc03c029bbc7e58f6b097825c5ef4', 'explain_job', 'app_jobs', 'explain_job(): why a job is not running.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('e51499d5a5aaa1ba392d7dc8854fbda49f5597d9', '3459ce37050fc03c029bbc7e58f6b097825c5ef4', 'explain_job', 'app_jobs', 'explain_job(): why a job is not running.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('b8c2ee33712ea9a210212097c691dafbc5b84c07', 'require', 'metrics', '52b7804aa56f06a63d39abfb7ec61f3f2232d49a');
+values ('e51499d5a5aaa1ba392d7dc8854fbda49f5597d9', 'require', 'metrics', 'af81fc13b6116380fe8e5b5f7faec94e0c3de16d');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'b8c2ee33712ea9a210212097c691dafbc5b84c07', 'explain_job', 'app_jobs', array['metrics']::text[], array[]::text[], 'explain_job(): why a job is not running.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'e51499d5a5aaa1ba392d7dc8854fbda49f5597d9', 'explain_job', 'app_jobs', array['metrics']::text[], array[]::text[], 'explain_job(): why a job is not running.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('5f2c4d81d54599487594b8b417e09d4b92dd4967', 'c6d929ba3eeb02cb9060ba8592569a032c748cc4', 'doctor', 'app_jobs', 'doctor(): what is wrong, and what to do.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('b66e97d54516e2e7457817c314c14eaf130d3ed5', 'c6d929ba3eeb02cb9060ba8592569a032c748cc4', 'doctor', 'app_jobs', 'doctor(): what is wrong, and what to do.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('5f2c4d81d54599487594b8b417e09d4b92dd4967', 'require', 'explain_job', 'b8c2ee33712ea9a210212097c691dafbc5b84c07');
+values ('b66e97d54516e2e7457817c314c14eaf130d3ed5', 'require', 'explain_job', 'e51499d5a5aaa1ba392d7dc8854fbda49f5597d9');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('5f2c4d81d54599487594b8b417e09d4b92dd4967', 'require', 'run_schedules', '4cfe7bebb772853d3708fa6f27a18905d8d3cd21');
+values ('b66e97d54516e2e7457817c314c14eaf130d3ed5', 'require', 'run_schedules', '4cfe7bebb772853d3708fa6f27a18905d8d3cd21');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '5f2c4d81d54599487594b8b417e09d4b92dd4967', 'doctor', 'app_jobs', array['explain_job', 'run_schedules']::text[], array[]::text[], 'doctor(): what is wrong, and what to do.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'b66e97d54516e2e7457817c314c14eaf130d3ed5', 'doctor', 'app_jobs', array['explain_job', 'run_schedules']::text[], array[]::text[], 'doctor(): what is wrong, and what to do.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('722151a1213d8aaff84cd3f90e6392bd7f50a783', '05b7b4bc2859390d883fc6fa2ef6447161082300', 'lists', 'app_jobs', 'Bounded lists of jobs, queues and tasks.', '2026-11-22T12:40:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('478a92c425e02e20586674470f0e527dd2d43878', '05b7b4bc2859390d883fc6fa2ef6447161082300', 'lists', 'app_jobs', 'Bounded lists of jobs, queues and tasks.', '2026-11-22T12:40:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('722151a1213d8aaff84cd3f90e6392bd7f50a783', 'require', 'explain_job', 'b8c2ee33712ea9a210212097c691dafbc5b84c07');
+values ('478a92c425e02e20586674470f0e527dd2d43878', 'require', 'explain_job', 'e51499d5a5aaa1ba392d7dc8854fbda49f5597d9');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '722151a1213d8aaff84cd3f90e6392bd7f50a783', 'lists', 'app_jobs', array['explain_job']::text[], array[]::text[], 'Bounded lists of jobs, queues and tasks.', '2026-11-22T12:40:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '478a92c425e02e20586674470f0e527dd2d43878', 'lists', 'app_jobs', array['explain_job']::text[], array[]::text[], 'Bounded lists of jobs, queues and tasks.', '2026-11-22T12:40:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('3404e3798b1567b1d631114145273ea6cca81197', 'db9b42f4bb5884bfac068897df5621a96fc3b93d', 'redrive_jobs', 'app_jobs', 'redrive_jobs(): dead letters back to work by filter, at a rate.', '2026-11-22T12:41:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('cbcffbc79d9b13022cd6151f6851d2d4ae0d5197', 'db9b42f4bb5884bfac068897df5621a96fc3b93d', 'redrive_jobs', 'app_jobs', 'redrive_jobs(): dead letters back to work by filter, at a rate.', '2026-11-22T12:41:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('3404e3798b1567b1d631114145273ea6cca81197', 'require', 'lists', '722151a1213d8aaff84cd3f90e6392bd7f50a783');
+values ('cbcffbc79d9b13022cd6151f6851d2d4ae0d5197', 'require', 'lists', '478a92c425e02e20586674470f0e527dd2d43878');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('3404e3798b1567b1d631114145273ea6cca81197', 'require', 'retry_jobs', 'a4c6c68382fff62fb5c7e1ff3a9d5e6df729d256');
+values ('cbcffbc79d9b13022cd6151f6851d2d4ae0d5197', 'require', 'retry_jobs', 'd216c3b0969cbde6b80e431946044ee4f470a62a');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '3404e3798b1567b1d631114145273ea6cca81197', 'redrive_jobs', 'app_jobs', array['lists', 'retry_jobs']::text[], array[]::text[], 'redrive_jobs(): dead letters back to work by filter, at a rate.', '2026-11-22T12:41:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'cbcffbc79d9b13022cd6151f6851d2d4ae0d5197', 'redrive_jobs', 'app_jobs', array['lists', 'retry_jobs']::text[], array[]::text[], 'redrive_jobs(): dead letters back to work by filter, at a rate.', '2026-11-22T12:41:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('71c81b679aa6c774a57c86b8284c75a06f47411e', 'eef98ea236cc96ba1e70c7884afe2e6eb7375051', 'operator_actions', 'app_jobs', 'Who did what through a dashboard.', '2026-11-22T12:42:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('06cd1ca9d9cc6c2927ee7e0bf0848afcb89738c4', 'eef98ea236cc96ba1e70c7884afe2e6eb7375051', 'operator_actions', 'app_jobs', 'Who did what through a dashboard.', '2026-11-22T12:42:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('71c81b679aa6c774a57c86b8284c75a06f47411e', 'require', 'arguments', 'a7c9f97ef8cf83edd0f9f01b9d353bb1ac23febf');
+values ('06cd1ca9d9cc6c2927ee7e0bf0848afcb89738c4', 'require', 'arguments', 'a7c9f97ef8cf83edd0f9f01b9d353bb1ac23febf');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '71c81b679aa6c774a57c86b8284c75a06f47411e', 'operator_actions', 'app_jobs', array['arguments']::text[], array[]::text[], 'Who did what through a dashboard.', '2026-11-22T12:42:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '06cd1ca9d9cc6c2927ee7e0bf0848afcb89738c4', 'operator_actions', 'app_jobs', array['arguments']::text[], array[]::text[], 'Who did what through a dashboard.', '2026-11-22T12:42:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('cf53b8b014169139de9c38a04d310e2c22beda9b', 'a34ebdaca4e7a957d8a896df5c50418d032e0f22', 'version', 'app_jobs', 'version(): all of the above is there.', '2026-11-22T13:00:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('a21ef7b931a8cb073b5eb20e0fe6dab5a3a0d1fa', 'a34ebdaca4e7a957d8a896df5c50418d032e0f22', 'version', 'app_jobs', 'version(): all of the above is there.', '2026-11-22T13:00:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('cf53b8b014169139de9c38a04d310e2c22beda9b', 'require', 'roles', '486923d28f849a8b71314e60b4bf7f79d80225b8');
+values ('a21ef7b931a8cb073b5eb20e0fe6dab5a3a0d1fa', 'require', 'roles', '486923d28f849a8b71314e60b4bf7f79d80225b8');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'cf53b8b014169139de9c38a04d310e2c22beda9b', 'version', 'app_jobs', array['roles']::text[], array[]::text[], 'version(): all of the above is there.', '2026-11-22T13:00:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'a21ef7b931a8cb073b5eb20e0fe6dab5a3a0d1fa', 'version', 'app_jobs', array['roles']::text[], array[]::text[], 'version(): all of the above is there.', '2026-11-22T13:00:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 commit;

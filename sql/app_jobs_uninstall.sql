@@ -293,13 +293,15 @@ set local lock_timeout = '5s';
 drop function app_jobs.task_stats(timestamptz, timestamptz, interval);
 drop function app_jobs.merge_stats(integer, integer);
 drop function app_jobs.record_stats(text, json);
-drop function app_jobs.sum_minutes(app_jobs.task_minutes[]);
+drop function app_jobs.sum_stats(
+    interval, tstzrange, tstzrange, tstzrange, bigint[]
+);
 drop function app_jobs.histogram_quantile(bigint[], double precision);
 drop function app_jobs.histogram_bounds();
 drop sequence app_jobs.stats_pruned_to;
 drop sequence app_jobs.stats_merged_to;
 drop table app_jobs.stat_reports;
-drop table app_jobs.task_minutes;
+drop table app_jobs.task_figures;
 
 -- Revert app_jobs:run_schedules from pg
 

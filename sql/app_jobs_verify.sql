@@ -2100,22 +2100,24 @@ declare
 begin
     select string_agg(e.part, ', ') into v_wrong
     from unnest(array[
-        'task_minutes.at timestamp with time zone not null',
-        'task_minutes.task_identifier text not null',
-        'task_minutes.lot bigint not null',
-        'task_minutes.completed bigint not null',
-        'task_minutes.failed bigint not null',
-        'task_minutes.retried bigint not null',
-        'task_minutes.wait_histogram bigint[] not null',
-        'task_minutes.run_histogram bigint[] not null',
-        'task_minutes.wait_seconds double precision not null',
-        'task_minutes.run_seconds double precision not null',
-        'constraint task_minutes_pkey',
-        'task_minutes for app_jobs_operator select',
+        'task_figures.minutes integer not null',
+        'task_figures.at timestamp with time zone not null',
+        'task_figures.task_identifier text not null',
+        'task_figures.lot bigint not null',
+        'task_figures.completed bigint not null',
+        'task_figures.failed bigint not null',
+        'task_figures.retried bigint not null',
+        'task_figures.wait_histogram bigint[] not null',
+        'task_figures.run_histogram bigint[] not null',
+        'task_figures.wait_seconds double precision not null',
+        'task_figures.run_seconds double precision not null',
+        'constraint task_figures_minutes_known',
+        'constraint task_figures_pkey',
+        'task_figures for app_jobs_operator select',
         'stat_reports.at timestamp with time zone not null',
         'stat_reports.id bigint not null',
         'stat_reports.worker_id text not null',
-        'stat_reports.figures app_jobs.task_minutes[] not null',
+        'stat_reports.figures app_jobs.task_figures[] not null',
         'constraint stat_reports_pkey',
         'stat_reports for app_jobs_operator select',
         'stats_merged_to for nobody',
@@ -2171,7 +2173,9 @@ begin
             'double precision', 'monitor'
         ),
         (
-            'sum_minutes(minutes app_jobs.task_minutes[])', 'SETOF app_jobs.task_minutes', ''
+            'sum_stats(step interval, tens tstzrange, minutes tstzrange, reports tstzrange, '
+            'report_ids bigint[])',
+            'SETOF app_jobs.task_figures', ''
         ),
         ('record_stats(worker_id text, stats json)', 'void', 'worker'),
         ('merge_stats(reports integer, rows integer)', 'integer', ''),

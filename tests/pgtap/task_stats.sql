@@ -106,14 +106,14 @@ select
     );
 
 delete from app_jobs.stat_reports;
-delete from app_jobs.task_minutes;
+delete from app_jobs.task_figures;
 insert into app_jobs.stat_reports (at, worker_id, figures)
 select
     m.now - make_interval(mins => r.minutes),
     'w',
     array[row(
-        null, 'a', null, 1, 0, 0, pg_temp.h(1), pg_temp.h(1), 0, 0
-    )::app_jobs.task_minutes]
+        null, null, 'a', null, 1, 0, 0, pg_temp.h(1), pg_temp.h(1), 0, 0
+    )::app_jobs.task_figures]
 from minute as m, unnest(array[5, 5, 5, 4]) as r (minutes);
 select pg_temp.marks('9 min', '7 days');
 select is(
@@ -126,7 +126,47 @@ select results_eq(
     $$values (interval '5 min', 3::bigint), ('4 min', 1)$$,
     'lots of a minute are added up'
 );
-select is(count(*), 3::bigint, 'a row per lot and task') from app_jobs.task_minutes;
+select is(count(*), 3::bigint, 'a row per lot and task') from app_jobs.task_figures as f
+where f.minutes = 1;
+
+-- ten minutes
+create function pg_temp.report_and_merge(variadic minutes integer[]) returns void
+language plpgsql
+as $$
+declare
+    v_hour constant timestamptz := date_bin('10 minutes', now() - interval '1 h', 'epoch');
+begin
+    perform setval('app_jobs.stats_merged_to', extract(epoch from v_hour)::bigint);
+    insert into app_jobs.stat_reports (at, worker_id, figures)
+    select
+        v_hour + make_interval(mins => m.n), 'w',
+        array[row(
+            null, null, 'a', null, 1, 0, 0, pg_temp.h(1), pg_temp.h(1), 0, 0
+        )::app_jobs.task_figures]
+    from unnest(minutes) as m(n);
+    for n in 1..cardinality(minutes) + 1 loop
+        perform app_jobs.merge_stats(1, 100);
+    end loop;
+end;
+$$;
+create temporary view tens as
+select
+    t.at - date_bin('10 minutes', now() - interval '1 h', 'epoch') as at,
+    t.completed
+from app_jobs.task_figures as t
+where t.minutes = 10
+order by t.at;
+delete from app_jobs.task_figures;
+select pg_temp.report_and_merge(1, 3, 15);
+select results_eq(
+    'select * from tens', $$values (interval '0', 2::bigint), ('10 min', 1)$$,
+    'ten minutes are summed up once they are over'
+);
+select pg_temp.report_and_merge(2);
+select results_eq(
+    'select * from tens', $$values (interval '0', 3::bigint), ('10 min', 1)$$,
+    'once more where the clock was set back'
+);
 
 -- a mark that is off
 select pg_temp.marks('-1 day', '-1 day');
@@ -148,9 +188,10 @@ from minute;
 select is(app_jobs.merge_stats(100, 100), 1, 'a mark that is lost misses nothing');
 
 -- pruning
-delete from app_jobs.task_minutes;
-insert into app_jobs.task_minutes
+delete from app_jobs.task_figures;
+insert into app_jobs.task_figures
 select
+    d.minutes,
     m.now - make_interval(days => d.days, mins => 2),
     'a',
     0,
@@ -161,15 +202,15 @@ select
     pg_temp.h(1),
     0,
     0
-from minute as m, unnest(array[6, 7, 8, 9]) as d (days);
+from minute as m, unnest(array[6, 7, 8, 9], array[1, 10, 1, 10]) as d (days, minutes);
 insert into app_jobs.stat_reports (at, worker_id, figures)
 values (now() - interval '8 days', 'w', '{}'), (now() - interval '6 days', 'w', '{}');
 select pg_temp.marks('2 min', '10 days');
 select app_jobs.merge_stats(100, 2);
-select is(count(*), 2::bigint, 'a bounded number at once') from app_jobs.task_minutes;
+select is(count(*), 2::bigint, 'a bounded number at once') from app_jobs.task_figures;
 select app_jobs.merge_stats(100, 2);
 select results_eq(
-    'select m.now - t.at from app_jobs.task_minutes as t, minute as m',
+    'select m.now - t.at from app_jobs.task_figures as t, minute as m',
     $$values (interval '6 days 2 min')$$,
     'figures are kept for 7 days'
 );
@@ -178,36 +219,55 @@ from app_jobs.stat_reports;
 
 -- steps
 delete from app_jobs.stat_reports;
-delete from app_jobs.task_minutes;
-insert into app_jobs.task_minutes
+delete from app_jobs.task_figures;
+insert into app_jobs.task_figures
 select
-    '2026-01-02 10:00Z'::timestamptz + make_interval(mins => minutes),
+    m.n,
+    '2026-01-02 10:00Z'::timestamptz + make_interval(mins => m.n * g.n),
     'a',
     0,
-    1,
+    -- not the sums, to tell them apart
+    m.n * m.n,
     0,
     0,
-    pg_temp.h(1),
+    array(select n from generate_series(1, 21) as b (n)),
     pg_temp.h(0, 1),
     0.5,
     0.25
-from generate_series(0, 119) as g (minutes);
+from unnest(array[1, 10]) as m (n), generate_series(0, 119) as g (n)
+where m.n * g.n < 120;
+select
+    setval(
+        'app_jobs.stats_merged_to', extract(epoch from '2026-01-02 11:07Z'::timestamptz)::bigint
+    );
 select results_eq(
-    $$select at, completed, wait_histogram, run_histogram, wait_seconds, run_seconds
+    $$select
+        at, completed, wait_histogram[1], wait_histogram[21], run_histogram, wait_seconds,
+        run_seconds
+    from app_jobs.task_stats('2026-01-02 10:10:01Z', '2026-01-02 11:20Z', '15 minutes')$$,
+    $$select
+        timestamptz '2026-01-02 10:00Z' + n * interval '15 min', 15::bigint, 15::bigint,
+        315::bigint, pg_temp.h(0, 15), 7.5::double precision, 3.75::double precision
+    from generate_series(0, 5) as s(n)$$,
+    'whole steps that overlap with the time'
+);
+select results_eq(
+    $$select at, completed
     from app_jobs.task_stats('2026-01-02 10:10:01Z', '2026-01-02 11:20Z', '30 minutes')$$,
     $$values
-        (
-            timestamptz '2026-01-02 10:00Z', 19::bigint, pg_temp.h(19), pg_temp.h(0, 19),
-            9.5::double precision, 4.75::double precision
-        ),
-        ('2026-01-02 10:30Z', 30, pg_temp.h(30), pg_temp.h(0, 30), 15, 7.5),
-        ('2026-01-02 11:00Z', 20, pg_temp.h(20), pg_temp.h(0, 20), 10, 5)$$,
-    'figures per step, of the minutes that begin in the time asked for'
+        (timestamptz '2026-01-02 10:00Z', 300::bigint),
+        ('2026-01-02 10:30Z', 200 + 10),
+        ('2026-01-02 11:00Z', 30)$$,
+    'of sums of ten minutes, where there are some'
 );
 select
     is(
-        (select count(*) from app_jobs.task_stats('2026-01-02 10:10Z', '2026-01-02 11:20Z')),
-        70::bigint, 'a minute, if nothing else is said'
+        (
+            select array_agg(s.wait_histogram::text)
+            from app_jobs.task_stats('2026-01-02 10:10Z', '2026-01-02 10:11Z') as s
+        ),
+        array['{1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21}'],
+        'a minute, if nothing else is said'
     );
 select is_empty(
     $$select from app_jobs.task_stats('2026-01-02 10:10Z', '2026-01-02 10:10Z')$$, 'no time'
