@@ -10108,7 +10108,7 @@ as $$
 #variable_conflict use_column
 declare
     c_look_at constant integer := 20000;
-    c_time constant interval := interval '0.1 seconds';
+    c_time constant interval := interval '0.25 seconds';
     v_start constant timestamptz := clock_timestamp();
     v_before bigint;
     v_from bigint;
@@ -10202,7 +10202,7 @@ as $$
 #variable_conflict use_column
 declare
     c_look_at constant integer := 20000;
-    c_time constant interval := interval '0.1 seconds';
+    c_time constant interval := interval '0.25 seconds';
     v_start constant timestamptz := clock_timestamp();
     v_since constant timestamptz := coalesce(list_finished.since, '-infinity');
     v_before constant timestamptz := coalesce(list_finished.before, 'infinity');
@@ -10445,7 +10445,7 @@ search  a part of its task, queue, key, worker or error, in whatever case
 Roles: internal.';
 comment on function app_jobs.list_jobs(text, text, uuid, text, text, bigint, integer) is
 'List live jobs, those added last first, without payloads. Bounded: a call looks at 20,000 jobs or
-for a tenth of a second, whichever is less. If it has not come to the end, its last row has nothing
+for a quarter of a second, whichever is less. If it has not come to the end, its last row has nothing
 but an id: give that as before to go on.
 
 task    only of this task

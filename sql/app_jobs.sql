@@ -9873,7 +9873,7 @@ as $$
 #variable_conflict use_column
 declare
     c_look_at constant integer := 20000;
-    c_time constant interval := interval '0.1 seconds';
+    c_time constant interval := interval '0.25 seconds';
     v_start constant timestamptz := clock_timestamp();
     v_before bigint;
     v_from bigint;
@@ -9967,7 +9967,7 @@ as $$
 #variable_conflict use_column
 declare
     c_look_at constant integer := 20000;
-    c_time constant interval := interval '0.1 seconds';
+    c_time constant interval := interval '0.25 seconds';
     v_start constant timestamptz := clock_timestamp();
     v_since constant timestamptz := coalesce(list_finished.since, '-infinity');
     v_before constant timestamptz := coalesce(list_finished.before, 'infinity');
@@ -10210,7 +10210,7 @@ search  a part of its task, queue, key, worker or error, in whatever case
 Roles: internal.';
 comment on function app_jobs.list_jobs(text, text, uuid, text, text, bigint, integer) is
 'List live jobs, those added last first, without payloads. Bounded: a call looks at 20,000 jobs or
-for a tenth of a second, whichever is less. If it has not come to the end, its last row has nothing
+for a quarter of a second, whichever is less. If it has not come to the end, its last row has nothing
 but an id: give that as before to go on.
 
 task    only of this task
@@ -10962,7 +10962,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', 'b66e97d54516e2e7457817c314c14eaf130d3ed5', 'doctor', 'app_jobs', array['explain_job', 'run_schedules']::text[], array[]::text[], 'doctor(): what is wrong, and what to do.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('478a92c425e02e20586674470f0e527dd2d43878', '05b7b4bc2859390d883fc6fa2ef6447161082300', 'lists', 'app_jobs', 'Bounded lists of jobs, queues and tasks.', '2026-11-22T12:40:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('478a92c425e02e20586674470f0e527dd2d43878', '8517349e609144a2ec69e9be4758360dafd4a9b0', 'lists', 'app_jobs', 'Bounded lists of jobs, queues and tasks.', '2026-11-22T12:40:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('478a92c425e02e20586674470f0e527dd2d43878', 'require', 'explain_job', 'e51499d5a5aaa1ba392d7dc8854fbda49f5597d9');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)

@@ -439,7 +439,7 @@ def test_lists(database: str) -> None:
             seen.append(min(pages(connection, statement) for _ in range(3)))
 
     with connect(database) as connection:
-        for jobs in (30_000, 70_000 * SCALE):
+        for jobs in (50_000, 50_000 * SCALE):
             for _ in range(jobs // 10_000):
                 add(connection, "noop", 10_000, ", queue_name => 'q'")
             connection.execute(
@@ -457,7 +457,7 @@ def test_lists(database: str) -> None:
                 [jobs],
             )
             look(connection)
-    print("\npages of lists, 30,000 jobs and many:", figures)
+    print("\npages of lists, 50,000 jobs and more:", figures)
     for call, (few, many) in figures.items():
         # a page of an index more on the way down, and for each thousand jobs one of their counts
         assert many <= 1.2 * few + 20, f"{call}: {many} pages with many jobs, {few} with few"
