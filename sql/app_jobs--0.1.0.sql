@@ -10568,13 +10568,14 @@ begin
             ) is null
         order by g.id
     );
-    v_jobs := cardinality(v_ids);
-    if not redrive_jobs.dry_run and v_jobs > 0 then
-        perform from app_jobs.retry_jobs(v_ids);
+    if not redrive_jobs.dry_run then
+        -- another operator may have been faster
+        v_ids := array(select r.id from app_jobs.retry_jobs(v_ids) as r order by r.id);
+        v_jobs := cardinality(v_ids);
         -- The first step runs now. All is one transaction, so nobody sees the others ready.
         v_steps := case
             when redrive_jobs.per_second is null then 1
-            else least(v_jobs, c_steps, ceil(v_jobs / redrive_jobs.per_second))
+            else greatest(least(v_jobs, c_steps, ceil(v_jobs / redrive_jobs.per_second)), 1)
         end;
         perform from generate_series(1, v_steps - 1) as s(n)
         cross join lateral app_jobs.reschedule_jobs(

@@ -10327,13 +10327,14 @@ begin
             ) is null
         order by g.id
     );
-    v_jobs := cardinality(v_ids);
-    if not redrive_jobs.dry_run and v_jobs > 0 then
-        perform from app_jobs.retry_jobs(v_ids);
+    if not redrive_jobs.dry_run then
+        -- another operator may have been faster
+        v_ids := array(select r.id from app_jobs.retry_jobs(v_ids) as r order by r.id);
+        v_jobs := cardinality(v_ids);
         -- The first step runs now. All is one transaction, so nobody sees the others ready.
         v_steps := case
             when redrive_jobs.per_second is null then 1
-            else least(v_jobs, c_steps, ceil(v_jobs / redrive_jobs.per_second))
+            else greatest(least(v_jobs, c_steps, ceil(v_jobs / redrive_jobs.per_second)), 1)
         end;
         perform from generate_series(1, v_steps - 1) as s(n)
         cross join lateral app_jobs.reschedule_jobs(
@@ -10969,7 +10970,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '478a92c425e02e20586674470f0e527dd2d43878', 'lists', 'app_jobs', array['explain_job']::text[], array[]::text[], 'Bounded lists of jobs, queues and tasks.', '2026-11-22T12:40:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('cbcffbc79d9b13022cd6151f6851d2d4ae0d5197', 'db9b42f4bb5884bfac068897df5621a96fc3b93d', 'redrive_jobs', 'app_jobs', 'redrive_jobs(): dead letters back to work by filter, at a rate.', '2026-11-22T12:41:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('cbcffbc79d9b13022cd6151f6851d2d4ae0d5197', 'cfbb571a164a080f3ece31a650c9ddf4f1d00068', 'redrive_jobs', 'app_jobs', 'redrive_jobs(): dead letters back to work by filter, at a rate.', '2026-11-22T12:41:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('cbcffbc79d9b13022cd6151f6851d2d4ae0d5197', 'require', 'lists', '478a92c425e02e20586674470f0e527dd2d43878');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)

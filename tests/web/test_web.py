@@ -457,6 +457,37 @@ def test_pages_share_a_look_that_is_new_enough(database: str) -> None:
     asyncio.run(run())
 
 
+def test_a_look_that_began_before_a_change_is_old(database: str) -> None:
+    class Meanwhile(Board):
+        async def _read(self, connection: Any) -> Look:
+            look = await super()._read(connection)
+            if self._look is None:
+                self.outdate()
+            return look
+
+    async def run() -> None:
+        board = Meanwhile(database, "app_jobs", 60)
+        first, second = await board.look(), await board.look()
+        assert second is not first
+        assert await board.look() is second
+        await board.close()
+
+    asyncio.run(run())
+
+
+def test_viewers_are_told_of_trouble() -> None:
+    async def run() -> None:
+        board = Board("host=127.0.0.1 port=1 dbname=none", "app_jobs", 0.01)
+        watching = asyncio.create_task(board.watch())
+        looks = board.looks()
+        assert await anext(looks) is None
+        assert "No news from the database" in board.trouble
+        await looks.aclose()
+        watching.cancel()
+
+    asyncio.run(run())
+
+
 def test_times_are_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as elsewhere:
         elsewhere.setenv("TZ", "Asia/Tokyo")

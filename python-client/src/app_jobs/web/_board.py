@@ -100,7 +100,7 @@ class Board:
         self._connection: AsyncConnection[Any] | None = None
         self._turn = asyncio.Lock()
         self._look: Look | None = None
-        self._taken = -math.inf
+        self._taken = self._changed = -math.inf
         self._news = asyncio.Condition()
         self._came = asyncio.Event()  # a viewer, to whom a look of some seconds ago is old
         self._history: deque[Sample] = deque(maxlen=SAMPLES)
@@ -152,20 +152,26 @@ class Board:
 
     async def look(self) -> Look:
         """Return the last look, or a new one if that is too old."""
-        if self._look is not None and time.monotonic() - self._taken < self.every * 0.9:
-            return self._look
+        if (look := self._recent()) is not None:
+            return look
         async with self.reading() as connection:
-            if self._look is not None and time.monotonic() - self._taken < self.every * 0.9:
-                return self._look  # somebody else was faster
+            if (look := self._recent()) is not None:
+                return look  # somebody else was faster
+            taken = time.monotonic()
             look = await self._read(connection)
         async with self._news:
-            self._look, self._taken, self.trouble = look, time.monotonic(), ""
+            self._look, self._taken, self.trouble = look, taken, ""
             self._news.notify_all()
         return look
 
+    def _recent(self) -> Look | None:
+        """The last look, unless it is old or something has changed since it began."""
+        is_new = time.monotonic() - self._taken < self.every * 0.9
+        return self._look if is_new and self._taken > self._changed else None
+
     def outdate(self) -> None:
         """Say that something has changed: the next page wants a new look."""
-        self._taken = -math.inf
+        self._changed = time.monotonic()
 
     async def looks(self) -> AsyncGenerator[Look | None, None]:
         """Yield each look; None if there is trouble. Who is slow misses some."""
