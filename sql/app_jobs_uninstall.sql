@@ -105,6 +105,35 @@ $$;
 
 drop function app_jobs.version();
 
+-- Revert app_jobs:operator_actions from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.record_action(text, text, jsonb);
+drop table app_jobs.operator_actions;
+
+-- Revert app_jobs:redrive_jobs from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.redrive_jobs(
+    text, text, uuid, text, timestamptz, timestamptz, bigint, integer, numeric, boolean
+);
+
+-- Revert app_jobs:lists from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.list_tasks();
+drop function app_jobs.list_queues(text, integer);
+drop function app_jobs.list_finished(
+    text, text, uuid, text, text, timestamptz, timestamptz, bigint, integer
+);
+drop function app_jobs.list_jobs(text, text, uuid, text, text, bigint, integer);
+drop function app_jobs.is_wanted(app_jobs.listed_job, text, text, uuid, text, text);
+drop function app_jobs.check_list(text, text[], integer, integer);
+drop type app_jobs.listed_job;
+
 -- Revert app_jobs:vital_signs from pg
 
 set local lock_timeout = '5s';

@@ -3,15 +3,17 @@
 set -eu
 
 packages="postgresql-15 postgresql-15-pgtap postgresql-15-plpgsql-check \
-libtap-parser-sourcehandler-pgtap-perl sqitch libdbd-pg-perl redis-server prometheus python3-venv"
+libtap-parser-sourcehandler-pgtap-perl sqitch libdbd-pg-perl redis-server prometheus chromium \
+python3-venv"
 
 if ! command -v dpkg-query > /dev/null; then
     if ! command -v pg_prove > /dev/null || ! command -v sqitch > /dev/null ||
-        ! command -v redis-server > /dev/null || ! command -v promtool > /dev/null; then
+        ! command -v redis-server > /dev/null || ! command -v promtool > /dev/null ||
+        ! command -v chromium > /dev/null; then
         cat >&2 <<MESSAGE
-The tests need PostgreSQL 15 with pgTAP and plpgsql_check, pg_prove, Sqitch, Redis and promtool. On
-macOS (not tried):
-  brew install postgresql@15 sqitchers/sqitch/sqitch redis prometheus cpanminus
+The tests need PostgreSQL 15 with pgTAP and plpgsql_check, pg_prove, Sqitch, Redis, promtool and
+Chromium. On macOS (not tried):
+  brew install postgresql@15 sqitchers/sqitch/sqitch redis prometheus cpanminus chromium
   cpanm TAP::Parser::SourceHandler::pgTAP
 and pgTAP and plpgsql_check from source. \`make demo\` needs none of this.
 MESSAGE

@@ -457,3 +457,47 @@ def test_metrics_and_doctor(database: str) -> None:
     for source, (few, many, mixed) in figures.items():
         assert many <= few + 10, f"{source}: {many} pages with many jobs, {few} with few"
         assert mixed <= few + 4 * 151, f"{source}: {mixed} pages with 150 groups more"
+
+
+def test_lists(database: str) -> None:
+    """Lists look at 20,000 jobs, whatever there are; the most that a filter can make them."""
+    figures: dict[str, list[int]] = {
+        "list_jobs()": [],
+        "list_jobs(search => 'x')": [],
+        "list_jobs('nothing', state => 'running')": [],
+        "list_finished()": [],
+        "list_finished(search => 'x')": [],
+        "list_finished('nothing', state => 'failed')": [],
+        "list_tasks()": [],
+        "list_queues()": [],
+    }
+
+    def look(connection: Connection) -> None:
+        ticks(connection)
+        for call, seen in figures.items():
+            statement = f"select * from app_jobs.{call}"
+            seen.append(min(pages(connection, statement) for _ in range(3)))
+
+    with connect(database) as connection:
+        for jobs in (50_000, 50_000 * SCALE):
+            for _ in range(jobs // 10_000):
+                add(connection, "noop", 10_000, ", queue_name => 'q'")
+            connection.execute(
+                """
+                insert into app_jobs.finished_jobs (
+                    id, task_identifier, payload, attributes, priority, run_at, attempts,
+                    max_attempts, lease, created_at, state, keep_until
+                )
+                select
+                    (select coalesce(max(f.id), 10000000) from app_jobs.finished_jobs as f) + n,
+                    'noop', '{}', '{}', 0, now(), 1, 1, 1, now(),
+                    case n %% 2 when 0 then 'failed' else 'completed' end, now() + interval '1 day'
+                from generate_series(1, %s) as n
+                """,
+                [jobs],
+            )
+            look(connection)
+    print("\npages of lists, 50,000 jobs and more:", figures)
+    for call, (few, many) in figures.items():
+        # a page of an index more on the way down, and for each thousand jobs one of their counts
+        assert many <= 1.2 * few + 20, f"{call}: {many} pages with many jobs, {few} with few"

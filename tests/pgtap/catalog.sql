@@ -210,6 +210,38 @@ select set_eq(
         'OUT ticked_ago interval, OUT schedules_behind bigint, OUT schedule_delay interval, '
         'OUT oldest_transaction interval, OUT transactions_behind bigint, '
         'OUT sees_sessions boolean) record',
+        'monitor: list_jobs('
+        'task text DEFAULT NULL::text, queue text DEFAULT NULL::text, '
+        'db_id uuid DEFAULT NULL::uuid, state text DEFAULT NULL::text, '
+        'search text DEFAULT NULL::text, before bigint DEFAULT NULL::bigint, '
+        'most integer DEFAULT 50) SETOF app_jobs.listed_job',
+        'monitor: list_finished('
+        'task text DEFAULT NULL::text, queue text DEFAULT NULL::text, '
+        'db_id uuid DEFAULT NULL::uuid, state text DEFAULT NULL::text, '
+        'search text DEFAULT NULL::text, '
+        'since timestamp with time zone DEFAULT NULL::timestamp with time zone, '
+        'before timestamp with time zone DEFAULT NULL::timestamp with time zone, '
+        'before_id bigint DEFAULT NULL::bigint, '
+        'most integer DEFAULT 50) SETOF app_jobs.listed_job',
+        'monitor: list_queues('
+        'search text DEFAULT NULL::text, most integer DEFAULT 100) TABLE('
+        'database_id uuid, queue_name text, ready bigint, scheduled bigint, running bigint, '
+        'parked bigint, oldest_ready_age interval, max_running integer, paused boolean)',
+        'monitor: list_tasks() TABLE('
+        'task_identifier text, ready bigint, scheduled bigint, running bigint, parked bigint, '
+        'expired bigint, oldest_ready_age interval, failed_1h bigint, workers bigint, '
+        'paused boolean, max_attempts integer, retry_after interval, timeout interval, '
+        'keep_completed interval, keep_failed interval)',
+        'operator: redrive_jobs('
+        'task text DEFAULT NULL::text, queue text DEFAULT NULL::text, '
+        'db_id uuid DEFAULT NULL::uuid, search text DEFAULT NULL::text, '
+        'since timestamp with time zone DEFAULT NULL::timestamp with time zone, '
+        'before timestamp with time zone DEFAULT NULL::timestamp with time zone, '
+        'before_id bigint DEFAULT NULL::bigint, most integer DEFAULT 1000, '
+        'per_second numeric DEFAULT NULL::numeric, '
+        'dry_run boolean DEFAULT false) SETOF app_jobs.listed_job',
+        'operator: record_action('
+        'actor text, action text, details jsonb DEFAULT ''{}''::jsonb) bigint',
         'operator: backoff_delay(backoff json, attempts integer) interval',
         'operator: sweep() integer',
         'operator: pause_queue(queue_name text, db_id uuid DEFAULT NULL::uuid) '

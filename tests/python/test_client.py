@@ -194,6 +194,42 @@ def test_running_jobs(client: Client) -> None:
     assert running == RunningJobs("worker", "task", 2, first.locked_at)
 
 
+def test_lists(client: Client) -> None:
+    client.set_queue_limit("q", 2)
+    ids = [client.add_job(identifier="t", queue_name="q" if n else None).id for n in range(3)]
+    assert client.get_job("w", ["t"]) is not None
+    found = client.list_jobs(task="t", most=2)
+    assert [(job.id, job.state) for job in found] == [(ids[2], "ready"), (ids[1], "ready")]
+    (last,) = client.list_jobs(task="t", before=found.before)
+    assert (last.id, last.state, last.held_by) == (ids[0], "running", "w")
+    assert client.list_jobs(search="nothing").before is None
+    (queue,) = client.list_queues()
+    assert (queue.queue_name, queue.ready, queue.max_running) == ("q", 2, 2)
+    (task,) = client.list_tasks()
+    assert (task.task_identifier, task.ready, task.running, task.paused) == ("t", 2, 1, False)
+
+
+def test_dead_letters_go_back_to_work(client: Client) -> None:
+    ids = [client.add_job(identifier="t").id for _ in range(3)]
+    client.permanently_fail_jobs(ids, "no route")
+    found = client.list_finished(state="failed", search="route", most=2)
+    assert [job.id for job in found] == [ids[2], ids[1]]
+    rest = client.list_finished(before=found.before_time, before_id=found.before)
+    assert [job.id for job in rest] == [ids[0]]
+    assert [job.id for job in client.redrive_jobs(task="t", dry_run=True)] == ids[::-1]
+    assert len(client.redrive_jobs(task="t", per_second=0.5)) == 3
+    assert [job.state for job in client.list_jobs()] == ["scheduled", "scheduled", "ready"]
+
+
+def test_actions_are_recorded(client: Client, connection: psycopg.Connection[Any]) -> None:
+    with connection.transaction(force_rollback=True):
+        assert client.record_action("ada", "cancel_jobs", {"job_ids": [1]}, connection=connection)
+        found = connection.execute(
+            "select actor, action, details from app_jobs.operator_actions"
+        ).fetchall()
+    assert found == [("ada", "cancel_jobs", {"job_ids": [1]})]
+
+
 def test_task_stats(client: Client) -> None:
     bounds = client.histogram_bounds()
     histogram = [0] * 8 + [4] + [0] * (len(bounds) - 8)

@@ -22,6 +22,9 @@ from app_jobs._sql import (
     JobDetails,
     JobFailure,
     JobSpec,
+    ListedJobs,
+    ListedQueue,
+    ListedTask,
     Metric,
     Once,
     QueueSettings,
@@ -914,6 +917,130 @@ class Client:
     def vital_signs(self, *, connection: Connection[Any] | None = None) -> VitalSigns:
         """Tell in figures what doctor() looks at and metrics() does not show: for alarms."""
         return self._call(_sql.VITAL_SIGNS, connection)
+
+    def list_jobs(
+        self,
+        task: str | None = None,
+        queue: str | None = None,
+        db_id: uuid.UUID | str | None = None,
+        state: str | None = None,
+        search: str | None = None,
+        before: int | None = None,
+        most: int = 50,
+        *,
+        connection: Connection[Any] | None = None,
+    ) -> ListedJobs:
+        """List live jobs, those added last first.
+
+        `state` is one of ListedJob's; `search` is a part of task, queue, key, worker or error. To
+        go on, give the list's `before`.
+        """
+        return self._call(
+            _sql.LIST_JOBS,
+            connection,
+            task=task,
+            queue=queue,
+            db_id=db_id,
+            state=state,
+            search=search,
+            before=before,
+            most=most,
+        )
+
+    def list_finished(
+        self,
+        task: str | None = None,
+        queue: str | None = None,
+        db_id: uuid.UUID | str | None = None,
+        state: str | None = None,
+        search: str | None = None,
+        since: datetime | None = None,
+        before: datetime | None = None,
+        before_id: int | None = None,
+        most: int = 50,
+        *,
+        connection: Connection[Any] | None = None,
+    ) -> ListedJobs:
+        """List finished jobs that are kept, those that ended last first; see list_jobs().
+
+        `since` and `before` limit the time at which they ended. To go on, give the list's
+        `before_time` and `before` as `before` and `before_id`.
+        """
+        return self._call(
+            _sql.LIST_FINISHED,
+            connection,
+            task=task,
+            queue=queue,
+            db_id=db_id,
+            state=state,
+            search=search,
+            since=since,
+            before=before,
+            before_id=before_id,
+            most=most,
+        )
+
+    def list_queues(
+        self,
+        search: str | None = None,
+        most: int = 100,
+        *,
+        connection: Connection[Any] | None = None,
+    ) -> list[ListedQueue]:
+        """List named queues that have jobs or settings, those with most jobs first."""
+        return self._call(_sql.LIST_QUEUES, connection, search=search, most=most)
+
+    def list_tasks(self, *, connection: Connection[Any] | None = None) -> list[ListedTask]:
+        """List tasks that have jobs, settings or a worker."""
+        return self._call(_sql.LIST_TASKS, connection)
+
+    def redrive_jobs(
+        self,
+        task: str | None = None,
+        queue: str | None = None,
+        db_id: uuid.UUID | str | None = None,
+        search: str | None = None,
+        since: datetime | None = None,
+        before: datetime | None = None,
+        before_id: int | None = None,
+        most: int = 1000,
+        per_second: float | None = None,
+        dry_run: bool = False,
+        *,
+        connection: Connection[Any] | None = None,
+    ) -> ListedJobs:
+        """Put dead letters back to work that list_finished() lists for the same arguments.
+
+        Left out are those whose key a live job has. `per_second` spreads them; `dry_run` only
+        lists them.
+        """
+        return self._call(
+            _sql.REDRIVE_JOBS,
+            connection,
+            task=task,
+            queue=queue,
+            db_id=db_id,
+            search=search,
+            since=since,
+            before=before,
+            before_id=before_id,
+            most=most,
+            per_second=per_second,
+            dry_run=dry_run,
+        )
+
+    def record_action(
+        self,
+        actor: str,
+        action: str,
+        details: Mapping[str, Any] | None = None,
+        *,
+        connection: Connection[Any] | None = None,
+    ) -> int:
+        """Record who does what: give the connection of the transaction that does it."""
+        return self._call(
+            _sql.RECORD_ACTION, connection, actor=actor, action=action, details=details
+        )
 
     def version(self, *, connection: Connection[Any] | None = None) -> str:
         """Return the version of the schema, such as "0.1.0"."""

@@ -226,6 +226,79 @@ class RunningJobs:
     since: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class ListedJob:
+    """A job in a list, live or finished, without its payload; `last_error` is the first line.
+
+    `state` is "ready", "parked", "scheduled", "running", "processing", "completed", "failed" or
+    "cancelled". `held_by` and `held_since` say who runs it, or has run it last, and since when.
+    """
+
+    id: int
+    state: str
+    task_identifier: str
+    queue_name: str | None
+    database_id: uuid.UUID | None
+    key: str | None
+    priority: int
+    run_at: datetime
+    attempts: int
+    max_attempts: int
+    created_at: datetime
+    held_by: str | None
+    held_since: datetime | None
+    finished_at: datetime | None
+    last_error: str | None
+
+
+class ListedJobs(list[ListedJob]):
+    """Jobs of a list, and where to go on: None if it has come to its end.
+
+    A list is bounded in what it looks at, so it may have few jobs, or none, and yet go on:
+    `client.list_jobs(…, before=jobs.before)`,
+    `client.list_finished(…, before=jobs.before_time, before_id=jobs.before)`.
+    """
+
+    before: int | None = None
+    before_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ListedQueue:
+    """A named queue with its counts and settings."""
+
+    database_id: uuid.UUID | None
+    queue_name: str
+    ready: int
+    scheduled: int
+    running: int
+    parked: int
+    oldest_ready_age: timedelta | None
+    max_running: int
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ListedTask:
+    """A task with its counts, the number of its workers, and its settings (None: the default)."""
+
+    task_identifier: str
+    ready: int
+    scheduled: int
+    running: int
+    parked: int
+    expired: int
+    oldest_ready_age: timedelta | None
+    failed_1h: int
+    workers: int
+    paused: bool
+    max_attempts: int | None
+    retry_after: timedelta | None
+    timeout: timedelta | None
+    keep_completed: timedelta | None
+    keep_failed: timedelta | None
+
+
 class BatchOptions(TypedDict, total=False):
     """What can be said about each of many jobs of a task: arguments of add_jobs()."""
 
@@ -320,6 +393,10 @@ _UPDATED_AT = _FIELDS.index("updated_at")
 _QUEUE_FIELDS = [field.name for field in fields(QueueSettings)]
 _TASK_FIELDS = [field.name for field in fields(TaskSettings)]
 _MOMENT_INDEXES = [_FIELDS.index(name) for name in _MOMENTS]
+
+_LISTED_FIELDS = [field.name for field in fields(ListedJob)]
+_STATE = _LISTED_FIELDS.index("state")
+_FINISHED_AT = _LISTED_FIELDS.index("finished_at")
 
 _SCHEDULE_FIELDS = [field.name for field in fields(ScheduledJob)]
 _SCHEDULE_JSON = ("payload", "attributes", "schedule_info")
@@ -429,6 +506,13 @@ def _task_settings(rows: Sequence[Row]) -> TaskSettings:
     values = dict(zip(_TASK_FIELDS, rows[0], strict=True))
     values["backoff"] = values["backoff"] and from_json(values["backoff"])
     return TaskSettings(**values)
+
+
+def _listed_jobs(rows: Sequence[Row]) -> ListedJobs:
+    jobs = ListedJobs(ListedJob(*row) for row in rows if row[_STATE] is not None)
+    if rows and rows[-1][_STATE] is None:
+        jobs.before, jobs.before_time = rows[-1][0], rows[-1][_FINISHED_AT]
+    return jobs
 
 
 def _first_of_each(rows: Sequence[Row]) -> list[Any]:
@@ -593,6 +677,7 @@ class _Kind:
 _TEXT = _Kind("text")
 _INTEGER = _Kind("integer")
 _BIGINT = _Kind("bigint")
+_NUMERIC = _Kind("numeric")
 _BOOLEAN = _Kind("boolean")
 _UUID = _Kind("uuid", _tenant)
 _JSON = _Kind("json", _optional_json)
@@ -901,6 +986,41 @@ VITAL_SIGNS = Function(
     lambda rows: VitalSigns(*rows[0]),
     ", ".join(field.name for field in fields(VitalSigns)),
 )
+_FILTER = {"task": _TEXT, "queue": _TEXT, "db_id": _UUID}
+LIST_JOBS = Function(
+    "list_jobs",
+    {**_FILTER, "state": _TEXT, "search": _TEXT, "before": _BIGINT, "most": _INTEGER},
+    _listed_jobs,
+    ", ".join(_LISTED_FIELDS),
+)
+_SPAN = {"since": _MOMENT, "before": _MOMENT, "before_id": _BIGINT, "most": _INTEGER}
+LIST_FINISHED = Function(
+    "list_finished",
+    {**_FILTER, "state": _TEXT, "search": _TEXT, **_SPAN},
+    _listed_jobs,
+    ", ".join(_LISTED_FIELDS),
+)
+LIST_QUEUES = Function(
+    "list_queues",
+    {"search": _TEXT, "most": _INTEGER},
+    lambda rows: [ListedQueue(*row) for row in rows],
+    ", ".join(field.name for field in fields(ListedQueue)),
+)
+LIST_TASKS = Function(
+    "list_tasks",
+    {},
+    lambda rows: [ListedTask(*row) for row in rows],
+    ", ".join(field.name for field in fields(ListedTask)),
+)
+REDRIVE_JOBS = Function(
+    "redrive_jobs",
+    {**_FILTER, "search": _TEXT, **_SPAN, "per_second": _NUMERIC, "dry_run": _BOOLEAN},
+    _listed_jobs,
+    ", ".join(_LISTED_FIELDS),
+)
+RECORD_ACTION: Function[int] = Function(
+    "record_action", {"actor": _TEXT, "action": _TEXT, "details": _JSONB}, _only_value
+)
 VERSION: Function[str] = Function("version", {}, _only_value)
 
 FUNCTIONS: tuple[Function[Any], ...] = (
@@ -963,6 +1083,12 @@ FUNCTIONS: tuple[Function[Any], ...] = (
     EXPLAIN_JOB,
     DOCTOR,
     VITAL_SIGNS,
+    LIST_JOBS,
+    LIST_FINISHED,
+    LIST_QUEUES,
+    LIST_TASKS,
+    REDRIVE_JOBS,
+    RECORD_ACTION,
     VERSION,
 )
 

@@ -403,6 +403,54 @@ def top(
                 note = f"the database is not reachable: {' '.join(str(error).split())}"
 
 
+@app.command()
+def web(
+    dsn: Dsn = "",
+    bind: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8680,
+    host: Annotated[
+        list[str] | None, typer.Option(help="A name under which it is reached, besides localhost.")
+    ] = None,
+    allow_writes: Annotated[
+        bool,
+        typer.Option("--allow-writes", help="Let those act who sign in with a token, or by proxy."),
+    ] = False,
+    user_header: Annotated[
+        str | None, typer.Option(help="Header in which a reverse proxy names the person.")
+    ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None, typer.Option(help="Address or network that may set this header.")
+    ] = None,
+    show_payloads: Annotated[
+        bool, typer.Option("--show-payloads", help="Show payloads and results of jobs.")
+    ] = False,
+    interval: Annotated[float, typer.Option(min=0.5, help="Seconds between looks.")] = 2,
+    schema: Schema = "app_jobs",
+) -> None:
+    """Serve the dashboard. Read only, and for this machine alone, unless told otherwise.
+
+    Tokens are taken from APP_JOBS_WEB_TOKENS, NAME:TOKEN,NAME:TOKEN; without it one is made up.
+    """
+    from app_jobs import web
+
+    access = web.Access(
+        hosts=host or [],
+        allow_writes=allow_writes,
+        user_header=user_header,
+        trusted_proxies=trusted_proxy or [],
+        show_payloads=show_payloads,
+    )
+    web.serve(
+        dsn,
+        schema=schema,
+        bind=bind,
+        port=port,
+        access=access,
+        every=interval,
+        say=_say,
+    )
+
+
 # --- steering ---
 
 

@@ -1,0 +1,134 @@
+-- Verify app_jobs:lists on pg
+
+begin;
+
+select set_config('plpgsql.check_asserts', 'on', true);
+set local search_path = pg_catalog;
+
+-- columns, constraints, indexes, sequences; who else than the owner may do what
+do $$
+declare
+    v_wrong text;
+begin
+    select string_agg(e.part, ', ') into v_wrong
+    from unnest(array[
+        'listed_job.id bigint',
+        'listed_job.state text',
+        'listed_job.task_identifier text',
+        'listed_job.queue_name text',
+        'listed_job.database_id uuid',
+        'listed_job.key text',
+        'listed_job.priority integer',
+        'listed_job.run_at timestamp with time zone',
+        'listed_job.attempts integer',
+        'listed_job.max_attempts integer',
+        'listed_job.created_at timestamp with time zone',
+        'listed_job.held_by text',
+        'listed_job.held_since timestamp with time zone',
+        'listed_job.finished_at timestamp with time zone',
+        'listed_job.last_error text'
+    ]) as e(part)
+    where e.part not in (
+        select concat_ws(' ',
+            c.relname || '.' || a.attname, format_type(a.atttypid, a.atttypmod),
+            case when a.attnotnull then 'not null' end
+        )
+        from pg_class as c
+        inner join pg_attribute as a on a.attrelid = c.oid
+        where
+            c.relnamespace = 'app_jobs'::regnamespace
+            and a.attnum > 0
+            and c.relkind in ('r', 'v', 'c')
+        union all
+        select 'constraint ' || n.conname
+        from pg_constraint as n
+        where n.connamespace = 'app_jobs'::regnamespace and n.convalidated
+        union all
+        select concat_ws(' ', case when i.indisunique then 'unique' end, 'index', c.relname)
+        from pg_index as i
+        inner join pg_class as c on c.oid = i.indexrelid
+        where c.relnamespace = 'app_jobs'::regnamespace and i.indisvalid
+        union all
+        select format('%s for %s', c.relname, coalesce((
+            select string_agg(g.role || ' ' || g.privilege, ', ' order by g.role, g.privilege)
+            from (
+                select a.grantee::regrole::text, lower(a.privilege_type)
+                from aclexplode(c.relacl) as a
+            ) as g(role, privilege)
+            where g.role ~ '^(-|app_jobs_(producer|worker|operator|monitor))$'
+        ), 'nobody'))
+        from pg_class as c
+        where c.relnamespace = 'app_jobs'::regnamespace and c.relkind in ('r', 'v', 'S')
+    );
+    assert v_wrong is null, format('missing or changed: %s', v_wrong);
+end;
+$$;
+
+-- functions: arguments, result, who else than the owner may call them; those are pinned
+do $$
+declare
+    v_wrong text;
+begin
+    select string_agg(e.signature, ', ') into v_wrong
+    from (
+        values
+        (
+            'check_list(state text, states text[], most integer, most_allowed integer)', 'void', ''
+        ),
+        (
+            'is_wanted(job app_jobs.listed_job, task text, queue text, db_id uuid, state text, '
+            'search text)',
+            'boolean', ''
+        ),
+        (
+            'list_jobs(task text, queue text, db_id uuid, state text, search text, before bigint, '
+            'most integer)',
+            'SETOF app_jobs.listed_job', 'monitor'
+        ),
+        (
+            'list_finished(task text, queue text, db_id uuid, state text, search text, '
+            'since timestamp with time zone, before timestamp with time zone, before_id bigint, '
+            'most integer)',
+            'SETOF app_jobs.listed_job', 'monitor'
+        ),
+        (
+            'list_queues(search text, most integer)',
+            'TABLE(database_id uuid, queue_name text, ready bigint, scheduled bigint, '
+            'running bigint, parked bigint, oldest_ready_age interval, max_running integer, '
+            'paused boolean)',
+            'monitor'
+        ),
+        (
+            'list_tasks()',
+            'TABLE(task_identifier text, ready bigint, scheduled bigint, running bigint, '
+            'parked bigint, expired bigint, oldest_ready_age interval, failed_1h bigint, '
+            'workers bigint, paused boolean, max_attempts integer, retry_after interval, '
+            'timeout interval, keep_completed interval, keep_failed interval)',
+            'monitor'
+        )
+    ) as e(signature, result, callers)
+    where not exists (
+        select
+        from pg_proc as p
+        where
+            p.pronamespace = 'app_jobs'::regnamespace
+            and format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) = e.signature
+            and pg_get_function_result(p.oid) = e.result
+            and e.callers = coalesce((
+                select string_agg(replace(g.role, 'app_jobs_', ''), ' ' order by g.role)
+                from (
+                    select a.grantee::regrole::text
+                    from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
+                ) as g(role)
+                where g.role ~ '^(-|app_jobs_(producer|worker|operator|monitor))$'
+            ), '')
+            and (
+                e.callers = ''
+                or (p.prosecdef and p.proconfig @> array['search_path=pg_catalog, pg_temp'])
+            )
+    );
+    assert v_wrong is null, format('missing or changed: %s', v_wrong);
+end;
+$$;
+
+rollback;
