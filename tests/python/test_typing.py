@@ -10,7 +10,9 @@ from mypy import api
 ROOT = Path(__file__).resolve().parents[2]
 
 SNIPPET = """
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypedDict
 
 import psycopg
@@ -72,7 +74,15 @@ def add(client: Client, connection: psycopg.Connection[Any]) -> None:
     only_payload(email)
     add_by_type(client, only_payload)
     again: Email = send_email.from_payload(job.payload)
+    later = send_email.configure(queue_name="q", job_key="k")
+    job = later.enqueue(client, email, priority=1)
+    ids = later.enqueue_many(client, [email])
+    nothing.configure(priority=1).enqueue(client)
 
+    send_email.configure(priorty=1)  # E: did you mean "priority"
+    send_email.configure(priority="high")  # E: expected "int"
+    later.enqueue(client, note)  # E: expected "Email"
+    later.enqueue_many(client, [note])  # E: expected "Email"
     send_email.enqueue(client)  # E: Missing positional argument "payload"
     send_email.enqueue(client, 7)  # E: incompatible type "int"; expected "Email"
     send_email.enqueue(client, note)  # E: expected "Email"
@@ -132,6 +142,32 @@ def often() -> None: ...
 
 @tasks.task("seldom", cron="0 2 * * *", missed="never")  # E: "Literal['never']"
 def seldom() -> None: ...
+
+
+@tasks.task(
+    queue_name="q", priority=-1, max_attempts=3, retry_on=OSError, discard_on=(KeyError, OSError),
+    timeout=timedelta(minutes=5), cron="0 2 * * *",
+)
+def with_options() -> None: ...
+
+
+tasks.task(retry_on="OSError")  # E: "str"
+tasks.task(discard_on=[KeyError])  # E: "list[type[KeyError]]"
+tasks.task(timeout=5)  # E: expected "timedelta | None"
+
+
+@tasks.middleware
+def around(ctx: JobContext) -> Iterator[None]:
+    yield
+
+
+@tasks.middleware
+async def async_around(ctx: JobContext) -> AsyncIterator[None]:
+    yield
+
+
+@tasks.middleware  # E: "middleware"
+def no_generator(ctx: JobContext) -> None: ...
 
 
 @tasks.task()  # E: Argument 1

@@ -274,6 +274,7 @@ def _failure(context: JobContext, error: BaseException) -> _sql.JobFailure:
         failure["permanent"] = True
     else:
         message = f"{type(error).__name__}: {error}"
+        failure["permanent"] = not context.task.retries(error)
         trace = traceback.format_exception(type(error), error, error.__traceback__)
         failure["detail"] = _storable("".join(trace))[-20_000:]
     failure["error_message"] = _storable(message)[:10_000]

@@ -217,7 +217,7 @@ class JobOptions(_KeyOptions, total=False):
 
 
 class ScheduleOptions(TypedDict, total=False):
-    """What can be said about a schedule that an application declares: see Tasks.schedule()."""
+    """What @tasks.task() says about the schedule of its task: see Tasks.schedule()."""
 
     key: str | None
     cron: str | None
@@ -227,9 +227,6 @@ class ScheduleOptions(TypedDict, total=False):
     payload: Any
     missed: Literal["skip", "once", "all"]
     overlap: Literal["allow", "skip"]
-    queue_name: str | None
-    max_attempts: int | None
-    priority: int
     attributes: Mapping[str, Any] | None
 
 

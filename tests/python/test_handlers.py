@@ -1,0 +1,296 @@
+"""What tasks may say about their handlers' runs: which errors count, time limits, middleware."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, suppress
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import psycopg
+import pytest
+
+from app_jobs import Client, Fail, JobContext, Snooze, Tasks, Worker
+from app_jobs.errors import BadArgument
+
+Connection = psycopg.Connection[Any]
+Running = Callable[..., AbstractContextManager[Worker]]
+Until = Callable[[str], None]
+
+PATIENCE = 20
+MOMENT = timedelta(milliseconds=50)
+NO_JOBS = "not exists (select from app_jobs.jobs)"
+ALL_TRIED = "not exists (select from app_jobs.jobs where attempts = 0 or locked_by is not null)"
+ERRORS = "select distinct error_message from app_jobs.job_errors order by 1"
+ENDS = """
+    select coalesce(f.task_identifier, j.task_identifier), coalesce(f.state, 'retried')
+    from app_jobs.jobs as j full join app_jobs.finished_jobs as f on false order by 1
+"""
+
+# --- options of the jobs that a task adds ---
+
+
+def test_enqueue_takes_the_options_of_the_task_then_of_its_configuration_then_its_own(
+    client: Client, connection: Connection, tasks: Tasks
+) -> None:
+    @tasks.task("t", queue_name="q", priority=5, max_attempts=3)
+    def handler(payload: int) -> None: ...
+
+    tomorrow = datetime.now(timezone.utc) + timedelta(days=1)
+    later = handler.configure(run_at=tomorrow, priority=6)
+    (many,) = later.enqueue_many(client, [4])
+    jobs = [
+        handler.enqueue(client, 1),
+        later.enqueue(client, 2),
+        later.configure(job_key="k", queue_name=None).enqueue(client, 3, priority=7),
+        client.job_details(many),
+    ]
+    found = [
+        (job.payload, job.queue_name, job.priority, job.max_attempts, job.run_at == tomorrow)
+        for job in jobs
+        if job is not None
+    ]
+    assert found == [
+        (1, "q", 5, 3, False),
+        (2, "q", 6, 3, True),
+        (3, None, 7, 3, True),
+        (4, "q", 6, 3, True),
+    ]
+    with pytest.raises(BadArgument, match="job_key is configured for task 't'"):
+        handler.configure(job_key="k").enqueue_many(client, [1, 2])
+
+
+def test_a_schedule_has_the_options_of_its_task(tasks: Tasks) -> None:
+    @tasks.task("t", cron="0 2 * * *", queue_name="q", priority=5, max_attempts=3)
+    def handler() -> None: ...
+
+    tasks.schedule("t", key="other", every="1 day", priority=0, max_attempts=4)
+    options = [
+        (schedule["queue_name"], schedule["priority"], schedule["max_attempts"])
+        for schedule in tasks.schedules.values()
+    ]
+    assert options == [("q", 5, 3), ("q", 0, 4)]
+
+
+# --- which errors are worth another run ---
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_the_type_of_an_exception_decides_whether_the_run_is_repeated(
+    kind: str, client: Client, connection: Connection, tasks: Tasks, running: Running, until: Until
+) -> None:
+    errors: dict[str, BaseException] = {
+        "as listed": ConnectionError(),
+        "derived": ConnectionResetError(),
+        "not listed": KeyError("x"),
+        "discarded": BrokenPipeError(),
+        "said so": Fail("later"),
+        "not an error": SystemExit(),
+    }
+
+    def register(name: str, error: BaseException) -> None:
+        async def coroutine() -> None:
+            raise error
+
+        def function() -> None:
+            raise error
+
+        tasks.task(name, retry_on=(OSError, ConnectionError), discard_on=BrokenPipeError)(
+            coroutine if kind == "async" else function
+        )
+        client.add_job(identifier=name)
+
+    for name, error in errors.items():
+        register(name, error)
+    with running():
+        until(ALL_TRIED)
+    ends = dict(connection.execute(ENDS).fetchall())
+    assert ends == dict.fromkeys(errors, "retried") | {
+        "not listed": "failed",
+        "discarded": "failed",
+    }
+
+
+# --- time limits ---
+
+
+def test_an_async_run_that_takes_too_long_is_cancelled_and_fails(
+    client: Client, connection: Connection, tasks: Tasks, running: Running, until: Until
+) -> None:
+    cleaned_up = []
+
+    @tasks.task("waits", timeout=MOMENT)
+    async def waits(ctx: JobContext) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaned_up.append(ctx.cancelled)
+
+    @tasks.task("swallows", timeout=MOMENT)
+    async def swallows() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    @tasks.task("in time", timeout=timedelta(seconds=PATIENCE))
+    async def in_time() -> None:
+        # What a time limit has left behind on this runner would show here.
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.Event().wait(), 0.001)
+        await asyncio.sleep(0)
+
+    for name in ("waits", "swallows", "in time"):
+        client.add_job(identifier=name)
+    with running(concurrency=1):
+        until(ALL_TRIED)
+    assert cleaned_up == [True]
+    assert connection.execute(ENDS).fetchall() == [("swallows", "retried"), ("waits", "retried")]
+    message = "TimeoutError: the run took longer than its task's timeout of 0.05 s"
+    assert connection.execute(ERRORS).fetchall() == [(message,)]
+
+
+def test_a_sync_run_is_told_that_its_time_is_over_and_fails_if_it_went_on(
+    client: Client, connection: Connection, tasks: Tasks, running: Running, until: Until
+) -> None:
+    def wait(ctx: JobContext) -> None:
+        while not ctx.cancelled:
+            time.sleep(0.005)
+        assert not ctx.heartbeat()
+
+    @tasks.task("returns", timeout=MOMENT)
+    def returns(ctx: JobContext) -> None:
+        wait(ctx)
+
+    @tasks.task("raises", timeout=MOMENT, discard_on=TimeoutError)
+    def raises(ctx: JobContext) -> None:
+        wait(ctx)
+        raise KeyError
+
+    @tasks.task("snoozes", timeout=MOMENT)
+    def snoozes(ctx: JobContext) -> None:
+        wait(ctx)
+        raise Snooze(timedelta(hours=1))
+
+    @tasks.task("in time", timeout=timedelta(seconds=PATIENCE))
+    def in_time(ctx: JobContext) -> None:
+        assert not ctx.cancelled
+
+    for name in ("returns", "raises", "snoozes", "in time"):
+        client.add_job(identifier=name)
+    with running():
+        until(
+            "not exists (select from app_jobs.jobs where locked_by is not null or run_at <= now())"
+        )
+    assert connection.execute(ENDS).fetchall() == [
+        ("raises", "failed"),
+        ("returns", "retried"),
+        ("snoozes", "retried"),
+    ]
+    message = "TimeoutError: the run took longer than its task's timeout of 0.05 s"
+    assert connection.execute(ERRORS).fetchall() == [(message,)]
+
+
+def test_a_time_limit_is_positive(tasks: Tasks) -> None:
+    with pytest.raises(BadArgument, match="timeout is not positive: 0:00:00"):
+        tasks.task("t", timeout=timedelta(0))
+
+
+# --- middleware ---
+
+who: contextvars.ContextVar[str] = contextvars.ContextVar("who", default="nobody")
+
+
+def test_middleware_is_around_all_handlers_in_order_and_shares_contextvars_with_them(
+    client: Client, tasks: Tasks, running: Running, until: Until
+) -> None:
+    seen: dict[str, list[str]] = {"async": [], "sync": []}
+
+    @tasks.middleware
+    def outer(ctx: JobContext) -> Iterator[None]:
+        seen[ctx.task.name].append("outer in")
+        token = who.set(f"outer {ctx.payload}")
+        yield
+        who.reset(token)
+        seen[ctx.task.name].append("outer out")
+
+    @tasks.task("async")
+    async def coroutine() -> None:
+        await asyncio.sleep(0)
+        seen["async"].append(who.get())
+
+    @tasks.task("sync")
+    def function() -> None:
+        seen["sync"].append(who.get())
+
+    @tasks.middleware
+    def inner(ctx: JobContext) -> Iterator[None]:
+        seen[ctx.task.name].append("inner in")
+        who.set(f"inner {ctx.payload}")
+        yield
+        seen[ctx.task.name].append("inner out")
+
+    for kind in seen:
+        client.add_job(identifier=kind, payload=7)
+    with running():
+        until(NO_JOBS)
+    order = ["outer in", "inner in", "inner 7", "inner out", "outer out"]
+    assert seen == {"async": order, "sync": order}
+
+
+def test_middleware_decides_over_errors(
+    client: Client, connection: Connection, tasks: Tasks, running: Running, until: Until
+) -> None:
+    started = []
+
+    @tasks.middleware
+    async def guard(ctx: JobContext) -> AsyncIterator[None]:
+        await asyncio.sleep(0)
+        if ctx.payload == "not yet":
+            raise Snooze(timedelta(hours=1))
+        try:
+            yield
+        except KeyError:
+            pass
+        except ValueError as error:
+            raise Fail("it is of no use", permanent=True) from error
+
+    @tasks.task("t")
+    async def handler(payload: str) -> None:
+        started.append(payload)
+        if payload == "missing":
+            raise KeyError
+        if payload == "bad":
+            raise ValueError
+
+    client.add_jobs(identifier="t", payloads=["not yet", "missing", "bad"])
+    with running(concurrency=1):
+        until("not exists (select from app_jobs.jobs where run_at <= now())")
+    assert started == ["missing", "bad"]
+    assert connection.execute("select payload, attempts from app_jobs.jobs").fetchall() == [
+        ("not yet", 0)
+    ]
+    rows = connection.execute("select payload, last_error from app_jobs.finished_jobs").fetchall()
+    assert rows == [("bad", "it is of no use")]
+
+
+def test_middleware_that_could_not_be_around_a_handler_is_refused(tasks: Tasks) -> None:
+    async def waits(ctx: JobContext) -> AsyncIterator[None]:
+        yield
+
+    with pytest.raises(TypeError, match="'plain' is no generator"):
+
+        @tasks.middleware  # type: ignore[type-var]
+        def plain(ctx: JobContext) -> None: ...
+
+    @tasks.task("sync")
+    def function() -> None: ...
+
+    with pytest.raises(TypeError, match=r"'waits' is async, and cannot be around .* 'sync'"):
+        tasks.middleware(waits)
+    other = Tasks()
+    other.middleware(waits)
+    with pytest.raises(TypeError, match=r"'waits' is async, and cannot be around .* 'sync'"):
+        other.task("sync")(function)
+    assert len(other) == 0
