@@ -197,6 +197,10 @@ select set_eq(
         'after timestamp with time zone DEFAULT now(), '
         'time_zone text DEFAULT ''UTC''::text) SETOF timestamp with time zone',
         'monitor: doctor() SETOF app_jobs.finding',
+        'worker: set_progress(worker_id text, reports json) void',
+        'monitor: progress() TABLE('
+        'worker_id text, id bigint, task_identifier text, done real, note text, '
+        'since timestamp with time zone)',
         'operator: backoff_delay(backoff json, attempts integer) interval',
         'operator: sweep() integer',
         'operator: pause_queue(queue_name text, db_id uuid DEFAULT NULL::uuid) '

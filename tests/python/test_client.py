@@ -13,7 +13,16 @@ import psycopg
 import pytest
 
 import app_jobs
-from app_jobs import AsyncClient, Client, QueueSettings, RawJson, RunningJobs, TaskSettings, _sql
+from app_jobs import (
+    AsyncClient,
+    Client,
+    Progress,
+    QueueSettings,
+    RawJson,
+    RunningJobs,
+    TaskSettings,
+    _sql,
+)
 from app_jobs.errors import (
     AlreadyScheduled,
     BadArgument,
@@ -190,6 +199,15 @@ def test_running_jobs(client: Client) -> None:
     (running,) = client.running_jobs()
     assert first.locked_at is not None
     assert running == RunningJobs("worker", "task", 2, first.locked_at)
+
+
+def test_progress(client: Client) -> None:
+    (job,) = client.add_jobs(identifier="task", payloads=[1])
+    client.register_worker("worker")
+    client.get_job("worker")
+    client.set_progress("worker", [{"job_id": job, "lease": 1, "done": 0.5, "note": "half"}])
+    (progress,) = client.progress()
+    assert progress == Progress("worker", job, "task", 0.5, "half", progress.since)
 
 
 def test_explain_job(client: Client) -> None:

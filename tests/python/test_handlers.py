@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, suppress
@@ -294,3 +295,70 @@ def test_middleware_that_could_not_be_around_a_handler_is_refused(tasks: Tasks) 
     with pytest.raises(TypeError, match=r"'waits' is async, and cannot be around .* 'sync'"):
         other.task("sync")(function)
     assert len(other) == 0
+
+
+# --- progress ---
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_progress_is_told_at_once_and_the_last_word_always(
+    kind: str, client: Client, connection: Connection, tasks: Tasks, running: Running, until: Until
+) -> None:
+    connection.execute(
+        """
+        create table said (progress jsonb);
+        create function note() returns trigger language plpgsql as $$
+        begin
+            insert into public.said values (new.progress);
+            return new;
+        end $$;
+        create trigger note after update of progress on app_jobs.workers
+        for each row when (new.progress is distinct from old.progress) execute function note();
+        """
+    )
+    go_on = threading.Event()
+
+    def tell(ctx: JobContext) -> None:
+        ctx.progress(0, "it begins")
+        for step in range(1, 1001):
+            ctx.progress(step / 1000, f"\0 {step}")
+
+    @tasks.task("async")
+    async def coroutine(ctx: JobContext) -> None:
+        tell(ctx)
+        await asyncio.to_thread(go_on.wait, PATIENCE)
+
+    @tasks.task("sync")
+    def function(ctx: JobContext) -> None:
+        tell(ctx)
+        go_on.wait(PATIENCE)
+
+    job = client.add_job(identifier=kind)
+    with running():
+        until("exists (select from app_jobs.progress() where done = 1)")
+        (progress,) = client.progress()
+        go_on.set()
+        until(NO_JOBS)
+    assert (progress.id, progress.note) == (job.id, "\\0 1000")
+    assert client.progress() == []
+    # In a second of its own each; a burst of a thousand takes a few milliseconds.
+    row = connection.execute("select count(*) from said").fetchone()
+    assert row is not None
+    assert 1 <= row[0] < 100
+
+
+def test_progress_is_0_to_1(
+    client: Client, connection: Connection, tasks: Tasks, running: Running, until: Until
+) -> None:
+    @tasks.task("t")
+    def handler(payload: float, ctx: JobContext) -> None:
+        ctx.progress(payload)
+
+    client.add_jobs(identifier="t", payloads=[-0.1, 1.1])
+    with running():
+        until(ALL_TRIED)
+    hint = "\nHINT: Give 0 to 1."
+    assert [message for (message,) in connection.execute(ERRORS)] == [
+        f"BadArgument: done is out of range: -0.1{hint}",
+        f"BadArgument: done is out of range: 1.1{hint}",
+    ]

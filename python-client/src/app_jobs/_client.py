@@ -24,7 +24,9 @@ from app_jobs._sql import (
     JobSpec,
     Metric,
     Once,
+    Progress,
     QueueSettings,
+    Report,
     RunningJobs,
     ScheduledJob,
     TaskSettings,
@@ -854,6 +856,20 @@ class Client:
     def running_jobs(self, *, connection: Connection[Any] | None = None) -> list[RunningJobs]:
         """Tell what each worker holds, by task."""
         return self._call(_sql.RUNNING_JOBS, connection)
+
+    def set_progress(
+        self,
+        worker_id: str,
+        reports: Sequence[Report],
+        *,
+        connection: Connection[Any] | None = None,
+    ) -> None:
+        """Say how far a worker's jobs are; it replaces what was said before."""
+        self._call(_sql.SET_PROGRESS, connection, worker_id=worker_id, reports=reports)
+
+    def progress(self, *, connection: Connection[Any] | None = None) -> list[Progress]:
+        """Tell how far running jobs are, as far as their handlers say."""
+        return self._call(_sql.PROGRESS, connection)
 
     def explain_job(self, job_id: int, *, connection: Connection[Any] | None = None) -> str:
         """Say in one sentence why a job is not running, or that it is, and the next step."""

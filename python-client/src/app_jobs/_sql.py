@@ -193,6 +193,18 @@ class RunningJobs:
     since: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a running job is, 0 to 1, as its handler says, and since when it has said that."""
+
+    worker_id: str
+    id: int
+    task_identifier: str
+    done: float
+    note: str | None
+    since: datetime
+
+
 class BatchOptions(TypedDict, total=False):
     """What can be said about each of many jobs of a task: arguments of add_jobs()."""
 
@@ -246,6 +258,15 @@ class JobFailure(TypedDict, total=False):
     retry_in: timedelta | None
     detail: str | None
     permanent: bool
+
+
+class Report(TypedDict, total=False):
+    """How far one job is, for set_progress(): 0 to 1; all but `note` are required."""
+
+    job_id: int
+    lease: int
+    done: float
+    note: str | None
 
 
 _COLUMNS = (
@@ -791,6 +812,13 @@ RUNNING_JOBS = Function(
     lambda rows: [RunningJobs(*row) for row in rows],
     "worker_id, task_identifier, jobs, since",
 )
+SET_PROGRESS = Function("set_progress", {"worker_id": _TEXT, "reports": _OBJECTS}, _nothing)
+PROGRESS = Function(
+    "progress",
+    {},
+    lambda rows: [Progress(*row) for row in rows],
+    "worker_id, id, task_identifier, done, note, since",
+)
 EXPLAIN_JOB: Function[str] = Function("explain_job", {"job_id": _BIGINT}, _only_value)
 DOCTOR = Function(
     "doctor",
@@ -853,6 +881,8 @@ FUNCTIONS: tuple[Function[Any], ...] = (
     SWEEP,
     METRICS,
     RUNNING_JOBS,
+    SET_PROGRESS,
+    PROGRESS,
     EXPLAIN_JOB,
     DOCTOR,
     VERSION,
@@ -921,10 +951,19 @@ limit %(limit)s"""
 
 def show_job(schema: str) -> str:
     """Return the query for one job, live or finished, as a JSON object; no row if unknown."""
+    name = quoted(schema)
     return f"""
-select pg_catalog.row_to_json(j)::text
-from ({_ALL_JOBS.format(schema=quoted(schema))}) as j
-where j.id = %(id)s"""
+select pg_catalog.row_to_json(s)::text
+from (
+    select j.*, p.said as progress
+    from ({_ALL_JOBS.format(schema=name)}) as j
+    left join lateral (
+        select pg_catalog.json_build_object('done', r.done, 'note', r.note, 'since', r.since)
+        from {name}.progress() as r
+        where r.id = j.id
+    ) as p(said) on true
+    where j.id = %(id)s
+) as s"""
 
 
 def list_errors(schema: str) -> str:
@@ -1030,15 +1069,22 @@ tasks as (
     group by m.task_identifier
     order by pg_catalog.sum(m.ready + m.parked) desc, pg_catalog.sum(m.running) desc, 1
 ),
+said as (
+    select p.worker_id, p.task_identifier, pg_catalog.avg(p.done) as done
+    from {name}.progress() as p
+    group by p.worker_id, p.task_identifier
+),
 runs as (
     select
         r.worker_id,
         pg_catalog.json_agg(pg_catalog.json_build_object(
             'task', r.task_identifier,
             'jobs', r.jobs,
-            'longest', extract(epoch from pg_catalog.clock_timestamp() - r.since)
+            'longest', extract(epoch from pg_catalog.clock_timestamp() - r.since),
+            'done', s.done
         ) order by r.since) as list
     from {name}.running_jobs() as r
+    left join said as s on s.worker_id = r.worker_id and s.task_identifier = r.task_identifier
     group by r.worker_id
 ),
 workers as (

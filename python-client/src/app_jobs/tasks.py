@@ -213,6 +213,16 @@ class JobContext:
         """
         return self._tools.transaction(self)
 
+    def progress(self, done: float, note: str = "") -> None:
+        """Say how far the run is, 0 to 1, for operators to see: in `app-jobs show` and `top`.
+
+        Sent within a second, in the background, and gone when the run ends. Anybody who may look at
+        the queue sees the note, so keep what the payload says out of it.
+        """
+        if not 0 <= done <= 1:
+            raise BadArgument(f"done is out of range: {done}", hint="Give 0 to 1.")
+        self._tools.progress.note(self, done, note)
+
     def set_attributes(self, attributes: Mapping[str, Any]) -> Any:
         """Set attributes of the job; those not named stay. `await` it in an async handler."""
         self._check_no_transaction("set_attributes")
