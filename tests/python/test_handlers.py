@@ -8,13 +8,14 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import psycopg
 import pytest
 
-from app_jobs import Client, Fail, JobContext, Snooze, Tasks, Worker
+from app_jobs import BatchContext, Client, Fail, JobContext, Snooze, Tasks, Worker
 from app_jobs.errors import BadArgument
 
 Connection = psycopg.Connection[Any]
@@ -30,6 +31,12 @@ ENDS = """
     select coalesce(f.task_identifier, j.task_identifier), coalesce(f.state, 'retried')
     from app_jobs.jobs as j full join app_jobs.finished_jobs as f on false order by 1
 """
+
+
+@dataclass
+class Page:
+    number: int
+
 
 # --- options of the jobs that a task adds ---
 
@@ -362,3 +369,149 @@ def test_progress_is_0_to_1(
         f"BadArgument: done is out of range: -0.1{hint}",
         f"BadArgument: done is out of range: 1.1{hint}",
     ]
+
+
+# --- batches ---
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_a_batch_has_up_to_so_many_jobs_and_each_ends_as_it_does(
+    kind: str, client: Client, connection: Connection, tasks: Tasks, running: Running, until: Until
+) -> None:
+    batches: list[list[int]] = []
+
+    def handle(pages: list[Page], batch: BatchContext) -> None:
+        batches.append([page.number for page in pages])
+        for index, page in enumerate(pages):
+            job = batch.jobs[index]
+            assert (job.payload, job.attempt) == ({"number": page.number}, 1)
+            if page.number == 3:
+                batch.fail(index, Fail("not this one", permanent=True))
+            elif page.number == 4:
+                batch.fail(index, KeyError("later"))
+            elif page.number == 5:
+                batch.fail(index, Snooze(timedelta(hours=1)))
+            else:
+                job.result = page.number * 10
+
+    async def coroutine(pages: list[Page], batch: BatchContext) -> None:
+        await asyncio.sleep(0)
+        handle(pages, batch)
+
+    @tasks.middleware
+    def middleware(ctx: JobContext | BatchContext) -> Iterator[None]:
+        assert isinstance(ctx, BatchContext)
+        ctx.log.info("a batch of %s", ctx.task.name)
+        who.set(ctx.task.name)
+        yield
+        assert not ctx.cancelled
+
+    task = tasks.batch_task("t", size=4)(coroutine if kind == "async" else handle)  # type: ignore[arg-type, var-annotated]
+    client.set_task("t", {"keep_completed": "1 day"})
+    ids = task.enqueue_many(client, [Page(number) for number in range(10)])
+    (unfit,) = client.add_jobs(identifier="t", payloads=[{"number": "x"}], priority=-1)
+    with running():
+        until("not exists (select from app_jobs.jobs where run_at <= now())")
+    assert batches == [[0, 1, 2], [3, 4, 5, 6], [7, 8, 9]]
+    ends = [job for job in map(client.job_details, ids) if job is not None]
+    assert [(job.state, job.attempts, job.result, job.last_error) for job in ends] == [
+        *(("completed", 1, number * 10, None) for number in range(3)),
+        ("failed", 1, None, "not this one"),
+        ("created", 1, None, "KeyError: 'later'"),
+        ("created", 0, None, None),
+        *(("completed", 1, number * 10, None) for number in range(6, 10)),
+    ]
+    misfit = client.job_details(unfit)
+    assert misfit is not None
+    assert (misfit.state, misfit.last_error) == (
+        "failed",
+        "the payload does not fit Page: number: expected int, got str",
+    )
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_a_batch_that_fails_or_takes_too_long_does_so_for_all_of_which_nothing_was_said(
+    kind: str, client: Client, connection: Connection, tasks: Tasks, running: Running, until: Until
+) -> None:
+    def begin(batch: BatchContext) -> None:
+        batch.fail(0, Fail("the first", permanent=True))
+
+    async def raises(payloads: list[Any], batch: BatchContext) -> None:
+        begin(batch)
+        raise ValueError("the others")
+
+    def raises_in_thread(payloads: list[Any], batch: BatchContext) -> None:
+        begin(batch)
+        raise ValueError("the others")
+
+    async def waits(payloads: list[Any], batch: BatchContext) -> None:
+        begin(batch)
+        await asyncio.Event().wait()
+
+    def waits_in_thread(payloads: list[Any], batch: BatchContext) -> None:
+        begin(batch)
+        while not batch.jobs[1].cancelled:
+            time.sleep(0.005)
+
+    is_async = kind == "async"
+    tasks.batch_task("raises")(raises if is_async else raises_in_thread)  # type: ignore[arg-type]
+    tasks.batch_task("waits", timeout=MOMENT)(waits if is_async else waits_in_thread)  # type: ignore[arg-type]
+    for name in ("raises", "waits"):
+        client.add_jobs(identifier=name, payloads=[1, 2, 3])
+    with running():
+        until(ALL_TRIED)
+    rows = connection.execute(
+        """
+        select coalesce(j.task_identifier, f.task_identifier), e.error_message, count(*)
+        from app_jobs.job_errors as e
+        left join app_jobs.jobs as j on j.id = e.job_id
+        left join app_jobs.finished_jobs as f on f.id = e.job_id
+        group by 1, 2 order by 1, 2
+        """
+    ).fetchall()
+    assert rows == [
+        ("raises", "ValueError: the others", 2),
+        ("raises", "the first", 1),
+        ("waits", "TimeoutError: the run took longer than its task's timeout of 0.05 s", 2),
+        ("waits", "the first", 1),
+    ]
+
+
+def test_jobs_of_a_batch_that_are_lost_or_fit_nowhere(
+    client: Client, connection: Connection, tasks: Tasks, running: Running, until: Until
+) -> None:
+    started = threading.Event()
+    alone: list[bool] = []
+
+    @tasks.batch_task("t")
+    def handler(payloads: list[int], batch: BatchContext) -> None:
+        started.set()
+        while not batch.jobs[0].cancelled:
+            time.sleep(0.005)
+        alone.append(batch.cancelled)
+
+    first, _ = client.add_jobs(identifier="t", payloads=[1, 2])
+    with running(lease=timedelta(seconds=1)):
+        assert started.wait(PATIENCE)
+        client.cancel_jobs([first])
+        until(NO_JOBS)
+        client.add_jobs(identifier="t", payloads=["x", "y"])
+        until("(select count(*) = 2 from app_jobs.finished_jobs where state = 'failed')")
+    assert alone == [False]
+    states = connection.execute(
+        "select state, last_error from app_jobs.finished_jobs order by id"
+    ).fetchall()
+    misfit = "the payload does not fit int: expected int, got str"
+    assert states == [("failed", misfit)] * 2
+
+
+def test_a_batch_task_that_could_not_run_is_refused(tasks: Tasks) -> None:
+    for size in (0, 5001):
+        with pytest.raises(BadArgument, match=f"size is out of range: {size}"):
+            tasks.batch_task("t", size=size)
+    with pytest.raises(TypeError, match="in no process"):
+        tasks.batch_task("t", process=True)
+    with pytest.raises(TypeError, match=r"'t': it gets a list of payloads: .* list\[…\]"):
+
+        @tasks.batch_task("t")  # type: ignore[arg-type]
+        def handler(page: Page) -> None: ...

@@ -17,7 +17,7 @@ from typing import Any, TypedDict
 
 import psycopg
 
-from app_jobs import AsyncClient, Client, Job, JobContext, Task, Tasks
+from app_jobs import AsyncClient, BatchContext, Client, Job, JobContext, Task, Tasks
 
 tasks = Tasks()
 
@@ -154,6 +154,28 @@ def with_options() -> None: ...
 tasks.task(retry_on="OSError")  # E: "str"
 tasks.task(discard_on=[KeyError])  # E: "list[type[KeyError]]"
 tasks.task(timeout=5)  # E: expected "timedelta | None"
+
+
+@tasks.batch_task("batch", size=5, priority=1, timeout=timedelta(minutes=1))
+async def batch(payloads: list[Email], ctx: BatchContext) -> None:
+    ctx.fail(0, KeyError())
+
+
+@tasks.batch_task()
+def short_batch(payloads: list[Note]) -> None: ...
+
+
+@tasks.batch_task()  # E: Argument 1
+def no_batch(payload: Email) -> None: ...
+
+
+def add_to_batches(client: Client) -> None:
+    batch.enqueue(client, email)
+    batch.enqueue_many(client, [email])
+    short_batch([note])
+    batch.enqueue(client, [email])  # E: expected "Email"
+    short_batch.enqueue(client, email)  # E: expected "Note"
+    short_batch(note)  # E: expected "list[Note]"
 
 
 @tasks.middleware

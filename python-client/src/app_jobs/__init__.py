@@ -38,7 +38,7 @@ from app_jobs.errors import (
     UnknownJob,
     VersionMismatch,
 )
-from app_jobs.tasks import Fail, JobContext, Snooze, Task, Tasks
+from app_jobs.tasks import BatchContext, Fail, JobContext, Snooze, Task, Tasks
 from app_jobs.worker import Worker
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "AsyncClient",
     "AsyncDelayedTasks",
     "BadArgument",
+    "BatchContext",
     "BatchOptions",
     "Client",
     "DelayedTasks",

@@ -251,7 +251,7 @@ class ThreadLane(Lane):
             return None, _NotStartedError()
         self._running.add(context)
         try:
-            result = self._context.copy().run(context.task.invoke, context)
+            result = self._context.copy().run(self._invoke, context)
             if inspect.iscoroutine(result):
                 result.close()
                 raise TypeError("the handler returned a coroutine: write it as async def")
@@ -261,6 +261,9 @@ class ThreadLane(Lane):
             return result, None
         finally:
             self._running.discard(context)
+
+    def _invoke(self, context: JobContext) -> Any:
+        return context.task.invoke(context)
 
     def _report(self, context: JobContext, result: Any, error: BaseException | None) -> None:
         self._reports.append((context, result, error))

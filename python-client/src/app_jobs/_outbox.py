@@ -269,6 +269,7 @@ def _failure(context: JobContext, error: BaseException) -> _sql.JobFailure:
         message = str(error)
         failure["permanent"] = error.permanent
         failure["retry_in"] = error.retry_in
+        failure["detail"] = error.detail
     elif isinstance(error, InDoubt):
         message = str(error)
         failure["permanent"] = True

@@ -151,6 +151,10 @@ def worker(
     shutdown_timeout: Annotated[float, typer.Option(help="Seconds to let handlers end.")] = 30,
     schema: Schema = "app_jobs",
     worker_id: Annotated[str | None, typer.Option(help="Name of this process alone.")] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(help="Handlers with process=True at once.", show_default="as processors"),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
 ) -> None:
     """Run jobs until SIGTERM or SIGINT."""
@@ -169,6 +173,7 @@ def worker(
         shutdown_timeout=timedelta(seconds=shutdown_timeout),
         schema=schema,
         worker_id=worker_id,
+        processes=processes,
     ).run()
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from app_jobs._effects import Effects, Transaction
-    from app_jobs._sql import BatchOptions, JobOptions, ScheduleOptions
+    from app_jobs._sql import BatchOptions, JobOptions
 
 Payload = TypeVar("Payload")
 Arguments = ParamSpec("Arguments")
@@ -57,6 +57,8 @@ class Fail(Exception):
         super().__init__(message)
         self.permanent = permanent
         self.retry_in = retry_in
+        self.detail: str | None = None
+        """More than fits into a message, a traceback for example; kept with the failed attempt."""
 
 
 class Snooze(Exception):
@@ -68,6 +70,13 @@ class Snooze(Exception):
 
 
 _UNREAD = object()
+
+
+class Runner(Protocol):
+    """What runs a handler and can be told to stop: an asyncio task, or a process."""
+
+    def cancel(self) -> object:
+        """End the handler."""
 
 
 class JobContext:
@@ -116,10 +125,10 @@ class JobContext:
         self._lost = False
         self._limit = math.inf  # the time.monotonic() at which the task's timeout is over
         # For the worker: how many seconds a renewal lasts, when the lease is over at the earliest
-        # by time.monotonic(), and the asyncio task that runs the handler, if one does.
+        # by time.monotonic(), and what runs the handler, if that can be cancelled.
         self._term = term
         self._deadline = deadline
-        self._runner: asyncio.Task[Any] | None = None
+        self._runner: Runner | None = None
         # For run_once() and transaction(): the effects that this run has asked for, and whether
         # they are under way; how far the job's own transaction is.
         self._tools = tools
@@ -245,6 +254,77 @@ class JobContext:
             self._runner.cancel()
 
 
+class BatchContext:
+    """One run of a batch handler: many jobs of a task at once."""
+
+    def __init__(self, jobs: Sequence[JobContext]) -> None:
+        self.task = jobs[0].task
+        self.jobs = list(jobs)
+        """The contexts of the jobs, in the order of the payloads that the handler gets.
+
+        Set `result` of one to keep a result.
+        """
+        self._all = jobs
+        self._payloads: list[Any] | None = None
+        self._ended: dict[JobContext, BaseException | None] = {}
+        self._runner: Runner | None = None
+        self._end = math.inf
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether to stop: all jobs were cancelled or taken over, the worker ends, time is over."""
+        return all(job.cancelled for job in self.jobs)
+
+    @property
+    def payload(self) -> list[Any]:
+        """The payloads, as the handler gets them. Jobs whose own does not fit are left out."""
+        if self._payloads is None:
+            self._payloads, fitting = [], []
+            for job in self.jobs:
+                try:
+                    self._payloads.append(_decoded(self.task._codec, job.payload))
+                    fitting.append(job)
+                except Fail as misfit:
+                    self._ended[job] = misfit
+            self.jobs = fitting
+            if not fitting:
+                raise Fail("no payload fits", permanent=True)  # each job has its own message
+        return self._payloads
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger whose records carry the task and the number of jobs."""
+        fields = {"task": self.task.name, "jobs": len(self.jobs)}
+        return logging.LoggerAdapter(logging.getLogger("app_jobs.worker"), fields)
+
+    def fail(self, index: int, error: BaseException) -> None:
+        """Let the job of one payload end as if its own handler had raised the exception.
+
+        If the handler itself raises, that is for all jobs of which nothing was said.
+        """
+        self._ended[self.jobs[index]] = error
+
+    @property
+    def _limit(self) -> float:
+        return self._end
+
+    @_limit.setter
+    def _limit(self, limit: float) -> None:
+        self._end = limit
+        for job in self._all:
+            job._limit = limit
+
+    def _may_start(self, now: float) -> bool:
+        self.jobs = [job for job in self._all if job._may_start(now)]
+        return bool(self.jobs)
+
+    def _cancel(self) -> None:
+        for job in self._all:
+            job._lost = True
+        if self._runner is not None:
+            self._runner.cancel()
+
+
 class Producer(Protocol[Connection_contra, Added_co, Ids_co]):
     """What Client and AsyncClient have in common: one answers, the other is to be awaited."""
 
@@ -286,23 +366,29 @@ class Task(Generic[Payload]):
         retry_on: Exceptions = Exception,
         discard_on: Exceptions = (),
         timeout: timedelta | None = None,
+        process: bool = False,
+        batch_size: int | None = None,
     ) -> None:
         self.name = name
         self.function = function
         self.timeout = timeout
+        self.process = process
+        self.batch_size = batch_size
         self._defaults: JobOptions = defaults or {}
         self._retry_on = retry_on
         self._discard_on = discard_on
         self.is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
             getattr(function, "__call__", None)  # noqa: B004 (an object with an async __call__)
         )
+        if process and self.is_async:
+            raise TypeError(f"the handler of task {name!r} runs in a process: write it as def")
         roles, annotation = _roles(name, function)
         try:
-            self._codec = _payloads.codec_for(annotation, function)
+            self._codec = _payloads.codec_for(annotation, function, in_list=batch_size is not None)
         except TypeError as error:
             raise TypeError(f"the handler of task {name!r}: {error}") from None
-        self._call = _invoker(function, roles, self._codec)
-        self.invoke: Callable[[JobContext], Any]
+        self._call = _invoker(function, roles, None if batch_size else self._codec)
+        self.invoke: Callable[[Any], Any]
         """Call the handler with the arguments that it wants; Fail if its payload does not fit.
 
         In it is what surrounds the handler: middleware, and its time limit around all.
@@ -473,6 +559,32 @@ class Register(Protocol):
     ) -> TaskFunction[Payload, [Payload], Result]: ...
 
 
+class RegisterBatch(Protocol):
+    """What @tasks.batch_task() returns, typed by what the handler takes."""
+
+    @overload
+    def __call__(
+        self, function: Callable[[list[Payload], BatchContext], Result], /
+    ) -> TaskFunction[Payload, [list[Payload], BatchContext], Result]: ...
+
+    @overload
+    def __call__(
+        self, function: Callable[[list[Payload]], Result], /
+    ) -> TaskFunction[Payload, [list[Payload]], Result]: ...
+
+
+class TaskOptions(_sql.ScheduleOptions, total=False):
+    """What can be said about a task: see Tasks.task()."""
+
+    queue_name: str | None
+    max_attempts: int | None
+    priority: int
+    retry_on: Exceptions
+    discard_on: Exceptions
+    timeout: timedelta | None
+    process: bool
+
+
 class Tasks:
     """The tasks that an application knows: a registry for Worker.
 
@@ -503,18 +615,7 @@ class Tasks:
         self._tasks: dict[str, Task[Any]] = {}
         self._middleware: list[Callable[..., Any]] = []
 
-    def task(
-        self,
-        name: str | None = None,
-        *,
-        queue_name: str | None = None,
-        max_attempts: int | None = None,
-        priority: int = 0,
-        retry_on: Exceptions = Exception,
-        discard_on: Exceptions = (),
-        timeout: timedelta | None = None,
-        **schedule: Unpack[ScheduleOptions],
-    ) -> Register:
+    def task(self, name: str | None = None, **options: Unpack[TaskOptions]) -> Register:
         """Register the decorated function as the handler of task `name` (its own name if None).
 
         queue_name, max_attempts, priority
@@ -525,14 +626,55 @@ class Tasks:
         timeout     how long one run may take, counted by the worker from the start of the handler:
                     then it is cancelled (a sync one is told by ctx.cancelled), and the run fails
                     with a TimeoutError, unless the handler raises Fail or Snooze
+        process     run the handler, a `def` that takes long to compute, in a process of its own; of
+                    its context it has all but run_once(), transaction() and set_attributes(), and
+                    when it is cancelled or its time is over, the process is killed
 
-        With `cron`, `every` or `schedule` it is run by itself, too: the options are schedule()'s.
+        With `cron`, `every` or `schedule` it is run by itself, too: those, and key, tz, payload,
+        missed, overlap and attributes are schedule()'s.
         """
         if callable(name):
             raise TypeError("write @tasks.task() or @tasks.task('name')")
+        return cast("Register", self._register(name, None, options))
+
+    def batch_task(
+        self, name: str | None = None, *, size: int = 100, **options: Unpack[TaskOptions]
+    ) -> RegisterBatch:
+        """Register a handler of a list of payloads: of up to `size` jobs that are ready, 1 to 5000.
+
+        ::
+
+            @tasks.batch_task("index", size=500)
+            async def index(pages: list[Page], batch: BatchContext) -> None:
+                for number, error in await search.add(pages):
+                    batch.fail(number, error)
+
+        A worker runs one batch of a task at a time, and does not wait for more jobs to come. If the
+        handler raises, that is for all jobs of which nothing was said by fail().
+        """
+        if not 1 <= size <= 5000:
+            raise BadArgument(f"size is out of range: {size}", hint="Give 1 to 5000.")
+        if options.get("process"):
+            raise TypeError("a batch handler runs on the event loop or in a thread, in no process")
+        return cast("RegisterBatch", self._register(name, size, options))
+
+    def _register(
+        self, name: str | None, batch_size: int | None, options: TaskOptions
+    ) -> Callable[[Callable[..., Any]], TaskFunction[Any, ..., Any]]:
+        given: dict[str, Any] = {**options}
+        defaults = {
+            option: given.pop(option)
+            for option in ("queue_name", "max_attempts", "priority")
+            if option in given
+        }
+        settings = {
+            option: given.pop(option)
+            for option in ("retry_on", "discard_on", "timeout", "process")
+            if option in given
+        }
+        timeout = settings.get("timeout")
         if timeout is not None and timeout <= timedelta(0):
             raise BadArgument(f"timeout is not positive: {timeout}", hint="Give None for no limit.")
-        defaults = {"queue_name": queue_name, "max_attempts": max_attempts, "priority": priority}
 
         def register(function: Callable[..., Any]) -> TaskFunction[Any, ..., Any]:
             if isinstance(function, Task):  # it is in another registry, or has another name, too
@@ -545,20 +687,15 @@ class Tasks:
             if identifier in self._tasks:
                 raise ValueError(f"task {identifier!r} has a handler already")
             task: TaskFunction[Any, ..., Any] = TaskFunction(
-                identifier,
-                function,
-                defaults={key: value for key, value in defaults.items() if value},
-                retry_on=retry_on,
-                discard_on=discard_on,
-                timeout=timeout,
+                identifier, function, defaults=defaults, batch_size=batch_size, **settings
             )
             task._surround(self._middleware)
             self._tasks[identifier] = task
-            if schedule:
-                self.schedule(identifier, **schedule)
+            if given:
+                self.schedule(identifier, **given)
             return task
 
-        return cast("Register", register)
+        return register
 
     def middleware(self, function: Around) -> Around:
         """Run the decorated generator around the handlers of all tasks, the first one outermost.
@@ -706,18 +843,23 @@ def _receiving(
     function: Callable[..., Any], position: int, codec: _payloads.Codec
 ) -> Callable[..., Any]:
     """Put a payload's type in front of a handler."""
-    decode = codec.decode
 
     def receive(*arguments: Any) -> Any:
         given = list(arguments)
-        try:
-            given[position] = decode(given[position])
-        except _payloads.Misfit as misfit:
-            message = f"the payload does not fit {codec.name}: {misfit}"
-            raise Fail(message, permanent=True) from None
+        given[position] = _decoded(codec, given[position])
         return function(*given)
 
     return receive
+
+
+def _decoded(codec: _payloads.Codec | None, payload: Any) -> Any:
+    if codec is None:
+        return payload
+    try:
+        return codec.decode(payload)
+    except _payloads.Misfit as misfit:
+        message = f"the payload does not fit {codec.name}: {misfit}"
+        raise Fail(message, permanent=True) from None
 
 
 def _within(
@@ -754,8 +896,7 @@ def _limited(invoke: Callable[[JobContext], Any], seconds: float) -> Callable[[J
     """Cancel a handler on the event loop when its time is over."""
 
     async def run(context: JobContext) -> Any:
-        runner = context._runner
-        assert runner is not None
+        runner = cast("asyncio.Task[Any]", context._runner)
         with _time_limit(context, seconds):
             timer = asyncio.get_running_loop().call_at(context._limit, runner.cancel)
             try:
@@ -802,6 +943,7 @@ def _time_limit(context: JobContext, seconds: float) -> Iterator[None]:
 
 def _is_context(parameter: inspect.Parameter) -> bool:
     annotation = parameter.annotation
-    if isinstance(annotation, str) and annotation.rpartition(".")[2] == "JobContext":
-        return True
-    return annotation is JobContext or parameter.name in ("ctx", "context")
+    if isinstance(annotation, str):
+        annotation = annotation.rpartition(".")[2]
+    contexts = (JobContext, BatchContext, "JobContext", "BatchContext")
+    return annotation in contexts or parameter.name in ("ctx", "context")
