@@ -22,7 +22,7 @@ demo: $(VENV)/demo ## watch jobs flow, on a PostgreSQL of its own (or on DATABAS
 	@$(BIN)/python -m app_jobs.demo
 
 test: system $(VENV)/dev lint ## all linters and tests, on PostgreSQL 15 and 18; Debian's packages as root
-	@$(BIN)/python tools/test_servers.py pgtap isolation python deploy model pages chaos
+	@$(BIN)/python tools/test_servers.py pgtap isolation python deploy packaging model pages chaos
 
 lint: $(VENV)/dev ## ruff, mypy, sqlfluff, squawk; generated files are fresh
 	@echo "Linting"

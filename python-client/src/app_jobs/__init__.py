@@ -1,9 +1,10 @@
 """app_jobs: a job queue in PostgreSQL. Producers use Client or AsyncClient, workers Worker."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from app_jobs._async_client import AsyncClient
-from app_jobs._async_delayed import AsyncDelayedTasks
 from app_jobs._client import Client
-from app_jobs._delayed import DelayedTasks
 from app_jobs._sql import (
     BatchOptions,
     Finding,
@@ -39,7 +40,11 @@ from app_jobs.errors import (
     VersionMismatch,
 )
 from app_jobs.tasks import BatchContext, Fail, JobContext, Snooze, Task, Tasks
-from app_jobs.worker import Worker
+
+if TYPE_CHECKING:
+    from app_jobs._async_delayed import AsyncDelayedTasks
+    from app_jobs._delayed import DelayedTasks
+    from app_jobs.worker import Worker
 
 __all__ = [
     "AlreadyScheduled",
@@ -84,3 +89,16 @@ __all__ = [
     "VersionMismatch",
     "Worker",
 ]
+
+# Imported when they are asked for: a producer needs none of them.
+_LATER = {
+    "AsyncDelayedTasks": "app_jobs._async_delayed",
+    "DelayedTasks": "app_jobs._delayed",
+    "Worker": "app_jobs.worker",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LATER[name]), name)

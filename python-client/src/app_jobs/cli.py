@@ -46,7 +46,6 @@ FAILED, USAGE, UNREACHABLE = 1, 2, 3
 COLOURS = {"critical": "bold red", "warning": "yellow", "ok": "green"}
 
 app = typer.Typer(
-    help="A job queue in PostgreSQL. The database: --dsn, DATABASE_URL, or libpq's PG* variables.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -87,6 +86,42 @@ def main() -> None:
             diagnostics.message_hint,
         )
         sys.exit(FAILED)
+
+
+def _tell_versions(wanted: bool) -> None:
+    if wanted:
+        from app_jobs._versions import versions
+
+        for part, version in versions().items():
+            out.print(f"{part:6} {escape(version)}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_tell_versions,
+            is_eager=True,
+            help="Tell the versions of client, schema and server.",
+        ),
+    ] = False,
+) -> None:
+    """A job queue in PostgreSQL. The database: --dsn, DATABASE_URL, or libpq's PG* variables."""
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", show_default="here")] = Path(),
+) -> None:
+    """Write a project to begin with: a task, its trigger, files for systemd and compose."""
+    from app_jobs._starter import write_starter
+
+    for path in write_starter(folder):
+        print(path)
+    _say("next: app-jobs migrate; psql -f migrations/001_welcome.sql; app-jobs worker tasks:tasks")
 
 
 # --- the schema ---
