@@ -21,12 +21,11 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import psycopg
 
-from app_jobs import _sql, migrate
+from app_jobs import _sql
 from app_jobs._client import Client
 from app_jobs._sql import Job
 from app_jobs.errors import AppJobsError, BadArgument, UnknownJob
 from app_jobs.tasks import Tasks
-from app_jobs.worker import Worker
 
 try:
     import typer
@@ -130,6 +129,8 @@ def init(
 @app.command("migrate")
 def migrate_schema(dsn: Dsn = "", to: To = None, schema: Schema = "app_jobs") -> None:
     """Deploy the schema, or what is missing of it."""
+    from app_jobs import migrate
+
     done = migrate.migrate(dsn, to=to, log=_say, schema=schema)
     _say(f"{len(done)} changes deployed" if done else "nothing to deploy")
 
@@ -137,6 +138,8 @@ def migrate_schema(dsn: Dsn = "", to: To = None, schema: Schema = "app_jobs") ->
 @app.command()
 def verify(dsn: Dsn = "", schema: Schema = "app_jobs") -> None:
     """Check every deployed change."""
+    from app_jobs import migrate
+
     problems = migrate.verify(dsn, schema=schema)
     for problem in problems:
         _complain(problem)
@@ -148,6 +151,8 @@ def verify(dsn: Dsn = "", schema: Schema = "app_jobs") -> None:
 @app.command()
 def revert(dsn: Dsn = "", to: To = None, schema: Schema = "app_jobs") -> None:
     """Take changes out again, down to the one given, or all."""
+    from app_jobs import migrate
+
     done = migrate.revert(dsn, to=to, log=_say, schema=schema)
     _say(f"{len(done)} changes reverted" if done else "nothing to revert")
 
@@ -155,6 +160,8 @@ def revert(dsn: Dsn = "", to: To = None, schema: Schema = "app_jobs") -> None:
 @app.command()
 def status(dsn: Dsn = "", schema: Schema = "app_jobs", as_json: AsJson = False) -> None:
     """Tell which changes are deployed."""
+    from app_jobs import migrate
+
     found = migrate.status(dsn, schema=schema)
     if as_json:
         _print_json(
@@ -193,6 +200,8 @@ def worker(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
 ) -> None:
     """Run jobs until SIGTERM or SIGINT."""
+    from app_jobs.worker import Worker
+
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
