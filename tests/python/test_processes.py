@@ -200,6 +200,9 @@ def test_a_process_that_takes_too_long_is_killed_and_the_next_job_gets_a_new_one
     assert connection.execute(ERRORS).fetchall() == [(message, "failed")]
 
 
+def plain() -> None: ...
+
+
 def test_what_a_process_could_not_run_is_refused_at_the_start(
     tasks: Tasks, database: str, client: Client
 ) -> None:
@@ -213,5 +216,9 @@ def test_what_a_process_could_not_run_is_refused_at_the_start(
 
     with pytest.raises(BadArgument, match=r"'local' as .*test_processes\.test_what.*local"):
         Worker(database, tasks).run()
+    others = Tasks()
+    others.task("not decorated", process=True)(plain)
+    with pytest.raises(BadArgument, match="handler of task 'not decorated'"):
+        Worker(database, others).run()
     with pytest.raises(BadArgument, match="processes is out of range: 0"):
         Worker(database, tasks, processes=0)
