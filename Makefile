@@ -12,7 +12,7 @@ unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint format generate test-pgtap test-isolation test-python test-deploy \
+.PHONY: help demo test lint format generate test-pgtap test-isolation test-python test-deploy test-packaging \
 	model pages chaos bench deploy verify revert status install uninstall sql clean system
 
 help: ## print this list
@@ -49,13 +49,14 @@ test-pgtap: ## SQL: functions, privileges, house rules
 test-isolation: ## SQL: races between sessions
 test-python: ## client, worker, console command, migrator
 test-deploy: ## every road into a database and out; each change reverted, broken, interrupted
+test-packaging: ## wheel and sdist in a clean environment, the project that init writes
 model pages test-deploy: export APP_JOBS_FULL := 1
 model: ## long: random calls of all functions agree with a model
 pages: ## long: pages touched by claims, with millions of jobs
 chaos: export APP_JOBS_CHAOS_JOBS := 10000
 chaos: ## long: workers and backends killed
 bench: ## long: jobs per second, latencies
-test-pgtap test-isolation test-python test-deploy model pages chaos bench: system $(VENV)/dev
+test-pgtap test-isolation test-python test-deploy test-packaging model pages chaos bench: system $(VENV)/dev
 	@$(BIN)/python tools/test_servers.py $(addprefix --on ,$(ON)) --args='$(ARGS)' $(@:test-%=%)
 
 # SCHEMA=name: under another name, beside others.

@@ -512,6 +512,32 @@ def test_jobs_of_a_batch_that_are_lost_or_fit_nowhere(
     assert states == [("failed", misfit)] * 2
 
 
+def test_jobs_of_a_batch_have_effects_and_transactions_of_their_own(
+    client: Client,
+    connection: Connection,
+    tasks: Tasks,
+    running: Running,
+    until: Until,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    connection.execute("create table written (n int)")
+
+    @tasks.batch_task("t")
+    async def handler(payloads: list[int], batch: BatchContext) -> None:
+        for payload, job in zip(payloads, batch.jobs, strict=True):
+            async with job.transaction() as its_connection:
+                await its_connection.execute("insert into written values (%s)", [payload])
+                job.result = payload
+
+    client.set_task("t", {"keep_completed": "1 day"})
+    ids = client.add_jobs(identifier="t", payloads=[1, 2])
+    with caplog.at_level("WARNING"), running():
+        until(NO_JOBS)
+    assert [job.result for job in map(client.job_details, ids) if job] == [1, 2]
+    assert connection.execute("select n from written order by n").fetchall() == [(1,), (2,)]
+    assert caplog.messages == []
+
+
 def test_a_batch_task_that_could_not_run_is_refused(tasks: Tasks) -> None:
     for size in (0, 5001):
         with pytest.raises(BadArgument, match=f"size is out of range: {size}"):

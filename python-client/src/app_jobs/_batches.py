@@ -65,6 +65,7 @@ class _BatchOutbox:
             if job not in started and job not in batch._ended:
                 self._outbox.not_started(job)
             elif its_error is None:
-                self._outbox.completed(job, job.result)
+                # one that its own transaction has completed has its result
+                self._outbox.completed(job, None if job._completed else job.result)
             else:
                 self._outbox.failed(job, its_error)
