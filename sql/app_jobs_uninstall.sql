@@ -105,6 +105,15 @@ $$;
 
 drop function app_jobs.version();
 
+-- Revert app_jobs:progress from pg
+
+set local lock_timeout = '5s';
+
+drop function app_jobs.progress();
+drop function app_jobs.set_progress(text, json);
+
+alter table app_jobs.workers drop column progress;
+
 -- Revert app_jobs:operator_actions from pg
 
 set local lock_timeout = '5s';

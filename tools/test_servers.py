@@ -48,13 +48,14 @@ SUITES = {
     "python": [*PYTEST, "tests/python"],
     "deploy": [*PYTEST, "tests/deploy"],
     "web": [*PYTEST, "tests/web"],
+    "packaging": [*PYTEST, "tests/packaging"],
     "model": [*PYTEST, "tests/model"],
     "pages": [*PYTEST, "-s", "tests/pages"],
     "chaos": [*PYTEST, "-s", "tests/chaos"],
     "bench": [*PYTEST, "-s", "tests/bench"],
 }
 # What does not depend on the server's version runs on the newest one alone.
-ONCE: set[str] = {"web"}
+ONCE = {"packaging", "web"}
 
 
 @dataclass(frozen=True)

@@ -242,6 +242,10 @@ select set_eq(
         'dry_run boolean DEFAULT false) SETOF app_jobs.listed_job',
         'operator: record_action('
         'actor text, action text, details jsonb DEFAULT ''{}''::jsonb) bigint',
+        'worker: set_progress(worker_id text, reports json) void',
+        'monitor: progress() TABLE('
+        'worker_id text, id bigint, task_identifier text, done real, note text, '
+        'since timestamp with time zone)',
         'operator: backoff_delay(backoff json, attempts integer) interval',
         'operator: sweep() integer',
         'operator: pause_queue(queue_name text, db_id uuid DEFAULT NULL::uuid) '

@@ -52,7 +52,7 @@ def running(database: str, tasks: Tasks) -> Callable[..., AbstractContextManager
 
     @contextmanager
     def run(**options: Any) -> Iterator[Worker]:
-        worker = Worker(options.pop("dsn", database), tasks, **options)
+        worker = Worker(options.pop("dsn", database), options.pop("tasks", tasks), **options)
         ended: list[BaseException | None] = []
 
         def body() -> None:

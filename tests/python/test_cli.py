@@ -189,6 +189,22 @@ def test_finished_jobs_are_shown_with_their_errors(run: Run, client: Client) -> 
     assert "no [way]" in run("list").stdout
 
 
+def test_progress_is_shown(run: Run, client: Client) -> None:
+    jobs = [client.add_job(identifier="[t]") for _ in range(3)]
+    client.register_worker("w")
+    client.get_jobs("w", job_limit=3)
+    dones = [(jobs[0], 0.25), (jobs[1], 0.75)]
+    client.set_progress(
+        "w",
+        [{"job_id": job.id, "lease": 1, "done": done, "note": "[x]"} for job, done in dones],
+    )
+    shown = json.loads(run("show", str(jobs[0].id), "--json").stdout)["progress"]
+    assert (shown["done"], shown["note"]) == (0.25, "[x]")
+    assert '"note": "[x]"' in run("show", str(jobs[0].id)).stdout
+    assert "progress" not in run("show", str(jobs[2].id)).stdout
+    assert "[t] 3 (0 s, 50% done)" in run("top").stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

@@ -13,7 +13,16 @@ import psycopg
 import pytest
 
 import app_jobs
-from app_jobs import AsyncClient, Client, QueueSettings, RawJson, RunningJobs, TaskSettings, _sql
+from app_jobs import (
+    AsyncClient,
+    Client,
+    Progress,
+    QueueSettings,
+    RawJson,
+    RunningJobs,
+    TaskSettings,
+    _sql,
+)
 from app_jobs.errors import (
     AlreadyScheduled,
     BadArgument,
@@ -261,6 +270,15 @@ def test_vital_signs(client: Client, database: str) -> None:
     assert (signs.schedules_behind, signs.schedule_delay) == (0, 0 * MINUTE)
     assert 0 * MINUTE < signs.oldest_transaction < MINUTE
     assert signs.sees_sessions
+
+
+def test_progress(client: Client) -> None:
+    (job,) = client.add_jobs(identifier="task", payloads=[1])
+    client.register_worker("worker")
+    client.get_job("worker")
+    client.set_progress("worker", [{"job_id": job, "lease": 1, "done": 0.5, "note": "half"}])
+    (progress,) = client.progress()
+    assert progress == Progress("worker", job, "task", 0.5, "half", progress.since)
 
 
 def test_explain_job(client: Client) -> None:

@@ -145,9 +145,56 @@ def test_a_transfer_happens_with_the_end_of_its_job(
     ]
 
 
-@pytest.mark.parametrize("section", ["Delayed tasks", "Effects that happen once"])
-def test_the_readme_shows_the_examples(section: str) -> None:
-    text = (ROOT / "README.md").read_text().split(f"## {section}\n")[1].split("\n## ")[0]
+def test_the_gallery_of_the_page_about_tasks(
+    client: Client,
+    connection: Connection,
+    running: Running,
+    until: Until,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    example = importlib.import_module("writing_tasks")
+    client.set_task("develop", {"keep_completed": "1 day"})
+    example.add_some(client)
+    gone = example.announce.enqueue(client, example.Picture(3))
+    developed = example.develop.enqueue(client, example.Picture(1))
+    client.add_job(identifier="export")
+    example.tag.enqueue_many(client, [example.Picture(number) for number in (1, 2, 3)])
+    with caplog.at_level("INFO"), running(tasks=example.tasks, processes=1):
+        until("not exists (select from app_jobs.jobs where run_at <= now())")
+    dead = "select task_identifier, last_error from app_jobs.finished_jobs where state = 'failed'"
+    assert sorted(connection.execute(dead).fetchall()) == [
+        ("announce", "PictureGone: 3"),
+        ("tag", "no such picture"),
+    ]
+    details = client.job_details(gone.id)
+    assert details is not None
+    assert (details.queue_name, details.max_attempts) == ("mail", 5)
+    details = client.job_details(developed.id)
+    assert details is not None
+    assert details.result == sum(value * value * (999 - value) for value in range(999))
+    assert example.tags == example.pictures
+    assert connection.execute("select priority from app_jobs.jobs").fetchall() == [(10,)]
+    assert {"look at this sunset", "look at this cat"} <= set(caplog.messages)
+    took = {text.split("/")[0] for text in caplog.messages if "took" in text}
+    assert took == {"announce", "develop", "export", "tag"}
+
+
+@pytest.mark.parametrize(
+    ("page", "section"),
+    [
+        ("README.md", "Delayed tasks"),
+        ("README.md", "Effects that happen once"),
+        ("docs/tasks.md", "Adding jobs"),
+        ("docs/tasks.md", "Time limits"),
+        ("docs/tasks.md", "Around all handlers"),
+        ("docs/tasks.md", "What computes for long"),
+        ("docs/tasks.md", "Many jobs at once"),
+    ],
+)
+def test_the_pages_show_the_examples(page: str, section: str) -> None:
+    text = (ROOT / page).read_text().split(f"## {section}\n")[1].split("\n## ")[0]
     code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert code
     examples = [unindented(path.read_text()) for path in EXAMPLES.glob("*.py")]

@@ -10,12 +10,14 @@ from mypy import api
 ROOT = Path(__file__).resolve().parents[2]
 
 SNIPPET = """
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypedDict
 
 import psycopg
 
-from app_jobs import AsyncClient, Client, Job, JobContext, Task, Tasks
+from app_jobs import AsyncClient, BatchContext, Client, Job, JobContext, Task, Tasks
 
 tasks = Tasks()
 
@@ -72,7 +74,15 @@ def add(client: Client, connection: psycopg.Connection[Any]) -> None:
     only_payload(email)
     add_by_type(client, only_payload)
     again: Email = send_email.from_payload(job.payload)
+    later = send_email.configure(queue_name="q", job_key="k")
+    job = later.enqueue(client, email, priority=1)
+    ids = later.enqueue_many(client, [email])
+    nothing.configure(priority=1).enqueue(client)
 
+    send_email.configure(priorty=1)  # E: did you mean "priority"
+    send_email.configure(priority="high")  # E: expected "int"
+    later.enqueue(client, note)  # E: expected "Email"
+    later.enqueue_many(client, [note])  # E: expected "Email"
     send_email.enqueue(client)  # E: Missing positional argument "payload"
     send_email.enqueue(client, 7)  # E: incompatible type "int"; expected "Email"
     send_email.enqueue(client, note)  # E: expected "Email"
@@ -132,6 +142,54 @@ def often() -> None: ...
 
 @tasks.task("seldom", cron="0 2 * * *", missed="never")  # E: "Literal['never']"
 def seldom() -> None: ...
+
+
+@tasks.task(
+    queue_name="q", priority=-1, max_attempts=3, retry_on=OSError, discard_on=(KeyError, OSError),
+    timeout=timedelta(minutes=5), cron="0 2 * * *",
+)
+def with_options() -> None: ...
+
+
+tasks.task(retry_on="OSError")  # E: "str"
+tasks.task(discard_on=[KeyError])  # E: "list[type[KeyError]]"
+tasks.task(timeout=5)  # E: expected "timedelta | None"
+
+
+@tasks.batch_task("batch", size=5, priority=1, timeout=timedelta(minutes=1))
+async def batch(payloads: list[Email], ctx: BatchContext) -> None:
+    ctx.fail(0, KeyError())
+
+
+@tasks.batch_task()
+def short_batch(payloads: list[Note]) -> None: ...
+
+
+@tasks.batch_task()  # E: Argument 1
+def no_batch(payload: Email) -> None: ...
+
+
+def add_to_batches(client: Client) -> None:
+    batch.enqueue(client, email)
+    batch.enqueue_many(client, [email])
+    short_batch([note])
+    batch.enqueue(client, [email])  # E: expected "Email"
+    short_batch.enqueue(client, email)  # E: expected "Note"
+    short_batch(note)  # E: expected "list[Note]"
+
+
+@tasks.middleware
+def around(ctx: JobContext) -> Iterator[None]:
+    yield
+
+
+@tasks.middleware
+async def async_around(ctx: JobContext) -> AsyncIterator[None]:
+    yield
+
+
+@tasks.middleware  # E: "middleware"
+def no_generator(ctx: JobContext) -> None: ...
 
 
 @tasks.task()  # E: Argument 1

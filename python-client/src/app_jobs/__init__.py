@@ -1,9 +1,10 @@
 """app_jobs: a job queue in PostgreSQL. Producers use Client or AsyncClient, workers Worker."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from app_jobs._async_client import AsyncClient
-from app_jobs._async_delayed import AsyncDelayedTasks
 from app_jobs._client import Client
-from app_jobs._delayed import DelayedTasks
 from app_jobs._sql import (
     BatchOptions,
     Finding,
@@ -18,8 +19,10 @@ from app_jobs._sql import (
     ListedTask,
     Metric,
     Once,
+    Progress,
     QueueSettings,
     RawJson,
+    Report,
     RunningJobs,
     ScheduledJob,
     TaskSettings,
@@ -42,8 +45,12 @@ from app_jobs.errors import (
     UnknownJob,
     VersionMismatch,
 )
-from app_jobs.tasks import Fail, JobContext, Snooze, Task, Tasks
-from app_jobs.worker import Worker
+from app_jobs.tasks import BatchContext, Fail, JobContext, Snooze, Task, Tasks
+
+if TYPE_CHECKING:
+    from app_jobs._async_delayed import AsyncDelayedTasks
+    from app_jobs._delayed import DelayedTasks
+    from app_jobs.worker import Worker
 
 __all__ = [
     "AlreadyScheduled",
@@ -51,6 +58,7 @@ __all__ = [
     "AsyncClient",
     "AsyncDelayedTasks",
     "BadArgument",
+    "BatchContext",
     "BatchOptions",
     "Client",
     "DelayedTasks",
@@ -73,8 +81,10 @@ __all__ = [
     "NotPermitted",
     "NotSupported",
     "Once",
+    "Progress",
     "QueueSettings",
     "RawJson",
+    "Report",
     "RunningJobs",
     "ScheduledJob",
     "SchemaMissing",
@@ -91,3 +101,16 @@ __all__ = [
     "VitalSigns",
     "Worker",
 ]
+
+# Imported when they are asked for: a producer needs none of them.
+_LATER = {
+    "AsyncDelayedTasks": "app_jobs._async_delayed",
+    "DelayedTasks": "app_jobs._delayed",
+    "Worker": "app_jobs.worker",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LATER[name]), name)

@@ -27,7 +27,9 @@ from app_jobs._sql import (
     ListedTask,
     Metric,
     Once,
+    Progress,
     QueueSettings,
+    Report,
     RunningJobs,
     ScheduledJob,
     TaskSettings,
@@ -925,6 +927,20 @@ class AsyncClient:
         return await self._call(
             _sql.HISTOGRAM_QUANTILE, connection, histogram=histogram, quantile=quantile
         )
+
+    async def set_progress(
+        self,
+        worker_id: str,
+        reports: Sequence[Report],
+        *,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> None:
+        """Say how far a worker's jobs are; it replaces what was said before."""
+        await self._call(_sql.SET_PROGRESS, connection, worker_id=worker_id, reports=reports)
+
+    async def progress(self, *, connection: AsyncConnection[Any] | None = None) -> list[Progress]:
+        """Tell how far running jobs are, as far as their handlers say."""
+        return await self._call(_sql.PROGRESS, connection)
 
     async def explain_job(
         self, job_id: int, *, connection: AsyncConnection[Any] | None = None

@@ -27,7 +27,9 @@ from app_jobs._sql import (
     ListedTask,
     Metric,
     Once,
+    Progress,
     QueueSettings,
+    Report,
     RunningJobs,
     ScheduledJob,
     TaskSettings,
@@ -905,6 +907,20 @@ class Client:
         return self._call(
             _sql.HISTOGRAM_QUANTILE, connection, histogram=histogram, quantile=quantile
         )
+
+    def set_progress(
+        self,
+        worker_id: str,
+        reports: Sequence[Report],
+        *,
+        connection: Connection[Any] | None = None,
+    ) -> None:
+        """Say how far a worker's jobs are; it replaces what was said before."""
+        self._call(_sql.SET_PROGRESS, connection, worker_id=worker_id, reports=reports)
+
+    def progress(self, *, connection: Connection[Any] | None = None) -> list[Progress]:
+        """Tell how far running jobs are, as far as their handlers say."""
+        return self._call(_sql.PROGRESS, connection)
 
     def explain_job(self, job_id: int, *, connection: Connection[Any] | None = None) -> str:
         """Say in one sentence why a job is not running, or that it is, and the next step."""

@@ -27,6 +27,7 @@ from app_jobs import _sql
 from app_jobs._async_client import AsyncClient
 from app_jobs._client import Client
 from app_jobs._link import Link, connect, is_trouble, log_trouble
+from app_jobs._progress import Reporter
 from app_jobs._sql import Function, Once, RawJson
 from app_jobs.errors import BadArgument, NotSupported, translate
 from app_jobs.tasks import Fail, JobContext
@@ -46,6 +47,7 @@ class Effects:
         self._held = held
         self._loop = asyncio.get_running_loop()
         self._link = Link(conninfo, schema)
+        self.progress = Reporter(self._link, worker_id, held)
         self._finishing: set[asyncio.Task[Any]] = set()
         # Of the clients only calls with connection=… are made.
         self._async_client = AsyncClient(conninfo, schema=schema)
@@ -57,6 +59,7 @@ class Effects:
         """Close the connections, once what has happened is noted or a moment has passed."""
         if self._finishing:
             await asyncio.wait(self._finishing, timeout=5)
+        await self.progress.close()
         await self._link.close()
         for connection in self._async_idle:
             await connection.close()

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 
 from app_jobs._link import Alarm
 from app_jobs._outbox import LOST_NOTICE, Outbox
+from app_jobs._tracing import Trace
 from app_jobs.tasks import Fail, JobContext, Task
 
 T = TypeVar("T")
@@ -42,12 +43,12 @@ class Lane(ABC):
         concurrency: int,
         prefetch: int | None,
         lease: float,
-        invoke: Callable[[JobContext], Any] | None = None,
+        trace: Trace | None = None,
     ) -> None:
         self.tasks = {task.name: task for task in tasks}
         self.wake = Alarm()  # set when there may be jobs
         self._outbox = outbox
-        self._invoke = invoke  # instead of the task's own; a call less for every job without one
+        self._trace = trace
         self._concurrency = concurrency
         self._prefetch = prefetch
         self._horizon = min(AHEAD, lease / 4)
@@ -164,7 +165,7 @@ class LoopLane(Lane):
 
     async def _run_jobs(self, runner: asyncio.Task[Any]) -> None:
         buffer, outbox, new_context = self._buffer, self._outbox, self._context.copy
-        invoke = self._invoke
+        trace = self._trace
         now = monotonic()
         while not self._stopping:
             if not buffer:
@@ -184,7 +185,8 @@ class LoopLane(Lane):
                 try:
                     try:
                         # In the try, since a payload that does not fit is found out by invoke().
-                        coroutine = (invoke or context.task.invoke)(context)
+                        invoke = context.task.invoke
+                        coroutine = invoke(context) if trace is None else trace(context, invoke)
                         result = await _isolated(coroutine, new_context(), self._wake_a_runner)
                     finally:
                         now = context._ended_at = monotonic()
@@ -261,8 +263,10 @@ class ThreadLane(Lane):
             return None, _NotStartedError()
         self._running.add(context)
         try:
-            invoke = self._invoke or context.task.invoke
-            result = self._context.copy().run(invoke, context)
+            if self._trace is None:
+                result = self._context.copy().run(self._invoke, context)
+            else:
+                result = self._context.copy().run(self._trace, context, self._invoke)
             if inspect.iscoroutine(result):
                 result.close()
                 raise TypeError("the handler returned a coroutine: write it as async def")
@@ -273,6 +277,9 @@ class ThreadLane(Lane):
         finally:
             context._ended_at = monotonic()
             self._running.discard(context)
+
+    def _invoke(self, context: JobContext) -> Any:
+        return context.task.invoke(context)
 
     def _report(self, context: JobContext, result: Any, error: BaseException | None) -> None:
         self._reports.append((context, result, error))

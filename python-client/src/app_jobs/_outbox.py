@@ -291,14 +291,16 @@ def _failure(context: JobContext, error: BaseException) -> _sql.JobFailure:
         message = str(error)
         failure["permanent"] = error.permanent
         failure["retry_in"] = error.retry_in
+        failure["detail"] = error.detail
     elif isinstance(error, InDoubt):
         message = str(error)
         failure["permanent"] = True
     else:
         message = f"{type(error).__name__}: {error}"
+        failure["permanent"] = not context.task.retries(error)
         trace = traceback.format_exception(type(error), error, error.__traceback__)
-        failure["detail"] = _storable("".join(trace))[-20_000:]
-    failure["error_message"] = _storable(message)[:10_000]
+        failure["detail"] = storable("".join(trace))[-20_000:]
+    failure["error_message"] = storable(message)[:10_000]
     log.warning(
         "job %d (%s) failed in attempt %d of %d: %.200s",
         context.id,
@@ -311,6 +313,6 @@ def _failure(context: JobContext, error: BaseException) -> _sql.JobFailure:
     return failure
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """Return text that PostgreSQL can store."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\0")

@@ -50,10 +50,13 @@ class Codec:
     decode: Convert
 
 
-def codec_for(annotation: Any, function: Callable[..., Any]) -> Codec | None:
+def codec_for(
+    annotation: Any, function: Callable[..., Any], *, in_list: bool = False
+) -> Codec | None:
     """Return the codec of a payload by its annotation in the signature of a handler.
 
-    None for no annotation, Any and a dict of whatever there is. TypeError for a type without codec.
+    With `in_list` the handler gets a list of payloads, and its annotation is a list, too. None for
+    no annotation, Any and a dict of whatever there is. TypeError for a type without codec.
     """
     if annotation is inspect.Parameter.empty:
         return None
@@ -64,6 +67,10 @@ def codec_for(annotation: Any, function: Callable[..., Any]) -> Codec | None:
         function = type(function).__call__
     holder = types.SimpleNamespace(__annotations__={"payload": annotation})
     hint = _hints(holder, getattr(function, "__globals__", {}))["payload"]
+    if in_list:
+        if (typing.get_origin(hint) or hint) is not list:
+            raise TypeError("it gets a list of payloads: annotate them as list[…]")
+        hint = (*typing.get_args(hint), Any)[0]
     arguments = typing.get_args(hint)
     is_dict = (typing.get_origin(hint) or hint) in _DICTS
     if hint in _ANYTHING or (is_dict and (not arguments or arguments[1] in _ANYTHING)):

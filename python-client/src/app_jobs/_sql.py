@@ -299,6 +299,18 @@ class ListedTask:
     keep_failed: timedelta | None
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a running job is, 0 to 1, as its handler says, and since when it has said that."""
+
+    worker_id: str
+    id: int
+    task_identifier: str
+    done: float
+    note: str | None
+    since: datetime
+
+
 class BatchOptions(TypedDict, total=False):
     """What can be said about each of many jobs of a task: arguments of add_jobs()."""
 
@@ -323,7 +335,7 @@ class JobOptions(_KeyOptions, total=False):
 
 
 class ScheduleOptions(TypedDict, total=False):
-    """What can be said about a schedule that an application declares: see Tasks.schedule()."""
+    """What @tasks.task() says about the schedule of its task: see Tasks.schedule()."""
 
     key: str | None
     cron: str | None
@@ -333,9 +345,6 @@ class ScheduleOptions(TypedDict, total=False):
     payload: Any
     missed: Literal["skip", "once", "all"]
     overlap: Literal["allow", "skip"]
-    queue_name: str | None
-    max_attempts: int | None
-    priority: int
     attributes: Mapping[str, Any] | None
 
 
@@ -355,6 +364,15 @@ class JobFailure(TypedDict, total=False):
     retry_in: timedelta | None
     detail: str | None
     permanent: bool
+
+
+class Report(TypedDict, total=False):
+    """How far one job is, for set_progress(): 0 to 1; all but `note` are required."""
+
+    job_id: int
+    lease: int
+    done: float
+    note: str | None
 
 
 _MOMENTS = ("run_at", "locked_at", "lease_expires_at", "created_at", "updated_at")
@@ -973,6 +991,13 @@ HISTOGRAM_BOUNDS: Function[list[float]] = Function("histogram_bounds", {}, _only
 HISTOGRAM_QUANTILE: Function[float | None] = Function(
     "histogram_quantile", {"histogram": _BIGINTS, "quantile": _FLOAT}, _only_value
 )
+SET_PROGRESS = Function("set_progress", {"worker_id": _TEXT, "reports": _OBJECTS}, _nothing)
+PROGRESS = Function(
+    "progress",
+    {},
+    lambda rows: [Progress(*row) for row in rows],
+    "worker_id, id, task_identifier, done, note, since",
+)
 EXPLAIN_JOB: Function[str] = Function("explain_job", {"job_id": _BIGINT}, _only_value)
 DOCTOR = Function(
     "doctor",
@@ -1080,6 +1105,8 @@ FUNCTIONS: tuple[Function[Any], ...] = (
     TASK_STATS,
     HISTOGRAM_BOUNDS,
     HISTOGRAM_QUANTILE,
+    SET_PROGRESS,
+    PROGRESS,
     EXPLAIN_JOB,
     DOCTOR,
     VITAL_SIGNS,
@@ -1155,10 +1182,19 @@ limit %(limit)s"""
 
 def show_job(schema: str) -> str:
     """Return the query for one job, live or finished, as a JSON object; no row if unknown."""
+    name = quoted(schema)
     return f"""
-select pg_catalog.row_to_json(j)::text
-from ({_ALL_JOBS.format(schema=quoted(schema))}) as j
-where j.id = %(id)s"""
+select pg_catalog.row_to_json(s)::text
+from (
+    select j.*, p.said as progress
+    from ({_ALL_JOBS.format(schema=name)}) as j
+    left join lateral (
+        select pg_catalog.json_build_object('done', r.done, 'note', r.note, 'since', r.since)
+        from {name}.progress() as r
+        where r.id = j.id
+    ) as p(said) on true
+    where j.id = %(id)s
+) as s"""
 
 
 def list_errors(schema: str) -> str:
@@ -1331,15 +1367,22 @@ tasks as (
     full join lately as l using (task)
     order by coalesce(w.ready + w.parked, 0) desc, coalesce(w.running, 0) desc, 1
 ),
+said as (
+    select p.worker_id, p.task_identifier, pg_catalog.avg(p.done) as done
+    from {name}.progress() as p
+    group by p.worker_id, p.task_identifier
+),
 runs as (
     select
         r.worker_id,
         pg_catalog.json_agg(pg_catalog.json_build_object(
             'task', r.task_identifier,
             'jobs', r.jobs,
-            'longest', extract(epoch from pg_catalog.clock_timestamp() - r.since)
+            'longest', extract(epoch from pg_catalog.clock_timestamp() - r.since),
+            'done', s.done
         ) order by r.since) as list
     from {name}.running_jobs() as r
+    left join said as s on s.worker_id = r.worker_id and s.task_identifier = r.task_identifier
     group by r.worker_id
 ),
 workers as (

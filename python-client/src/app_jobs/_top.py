@@ -137,7 +137,11 @@ def _worker_table(workers: Sequence[dict[str, Any]]) -> RenderableType:
     table.columns[-1].justify = "left"
     table.columns[-1].ratio = 1
     for worker in workers:
-        runs = (f"{run['task']} {run['jobs']} ({age(run['longest'])})" for run in worker["runs"])
+        runs = (
+            f"{run['task']} {run['jobs']} ({age(run['longest'])}"
+            + (")" if run["done"] is None else f", {run['done']:.0%} done)")
+            for run in worker["runs"]
+        )
         seen = age(worker["seen"])
         table.add_row(
             escape(worker["worker"]),

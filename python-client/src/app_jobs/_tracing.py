@@ -42,22 +42,26 @@ def trace_id_of(attributes: str) -> str | None:
     return traceparent and traceparent.split("-")[1]
 
 
-def tracer() -> Callable[[JobContext], Any] | None:
-    """Return what invokes a handler within a span; None where OpenTelemetry is not imported."""
+Trace = Callable[["JobContext", Callable[["JobContext"], Any]], Any]
+"""Calls a handler, given as the second argument, within a span."""
+
+
+def tracer() -> Trace | None:
+    """Return what calls handlers within a span; None where OpenTelemetry is not imported."""
     if "opentelemetry.trace" not in sys.modules:
         return None
 
-    async def invoke_async(context: JobContext) -> Any:
+    async def trace_async(context: JobContext, invoke: Callable[[JobContext], Any]) -> Any:
         with _span(context):
-            return await context.task.invoke(context)
+            return await invoke(context)
 
-    def invoke(context: JobContext) -> Any:
+    def trace(context: JobContext, invoke: Callable[[JobContext], Any]) -> Any:
         if context.task.is_async:
-            return invoke_async(context)
+            return trace_async(context, invoke)
         with _span(context):
-            return context.task.invoke(context)
+            return invoke(context)
 
-    return invoke
+    return trace
 
 
 @contextmanager

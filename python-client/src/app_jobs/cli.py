@@ -22,13 +22,12 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import psycopg
 
-from app_jobs import _sql, migrate
+from app_jobs import _sql
 from app_jobs._client import Client
 from app_jobs._logs import LogFormat, log_to_stderr
 from app_jobs._sql import Job
 from app_jobs.errors import AppJobsError, BadArgument, UnknownJob
 from app_jobs.tasks import Tasks
-from app_jobs.worker import Worker
 
 try:
     import typer
@@ -48,7 +47,6 @@ FAILED, USAGE, UNREACHABLE = 1, 2, 3
 COLOURS = {"critical": "bold red", "warning": "yellow", "ok": "green"}
 
 app = typer.Typer(
-    help="A job queue in PostgreSQL. The database: --dsn, DATABASE_URL, or libpq's PG* variables.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -91,12 +89,50 @@ def main() -> None:
         sys.exit(FAILED)
 
 
+def _tell_versions(wanted: bool) -> None:
+    if wanted:
+        from app_jobs._versions import versions
+
+        for part, version in versions().items():
+            out.print(f"{part:6} {escape(version)}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_tell_versions,
+            is_eager=True,
+            help="Tell the versions of client, schema and server.",
+        ),
+    ] = False,
+) -> None:
+    """A job queue in PostgreSQL. The database: --dsn, DATABASE_URL, or libpq's PG* variables."""
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", show_default="here")] = Path(),
+) -> None:
+    """Write a project to begin with: a task, its trigger, files for systemd and compose."""
+    from app_jobs._starter import write_starter
+
+    for path in write_starter(folder):
+        print(path)
+    _say("next: app-jobs migrate; psql -f migrations/001_welcome.sql; app-jobs worker tasks:tasks")
+
+
 # --- the schema ---
 
 
 @app.command("migrate")
 def migrate_schema(dsn: Dsn = "", to: To = None, schema: Schema = "app_jobs") -> None:
     """Deploy the schema, or what is missing of it."""
+    from app_jobs import migrate
+
     done = migrate.migrate(dsn, to=to, log=_say, schema=schema)
     _say(f"{len(done)} changes deployed" if done else "nothing to deploy")
 
@@ -104,6 +140,8 @@ def migrate_schema(dsn: Dsn = "", to: To = None, schema: Schema = "app_jobs") ->
 @app.command()
 def verify(dsn: Dsn = "", schema: Schema = "app_jobs") -> None:
     """Check every deployed change."""
+    from app_jobs import migrate
+
     problems = migrate.verify(dsn, schema=schema)
     for problem in problems:
         _complain(problem)
@@ -115,6 +153,8 @@ def verify(dsn: Dsn = "", schema: Schema = "app_jobs") -> None:
 @app.command()
 def revert(dsn: Dsn = "", to: To = None, schema: Schema = "app_jobs") -> None:
     """Take changes out again, down to the one given, or all."""
+    from app_jobs import migrate
+
     done = migrate.revert(dsn, to=to, log=_say, schema=schema)
     _say(f"{len(done)} changes reverted" if done else "nothing to revert")
 
@@ -122,6 +162,8 @@ def revert(dsn: Dsn = "", to: To = None, schema: Schema = "app_jobs") -> None:
 @app.command()
 def status(dsn: Dsn = "", schema: Schema = "app_jobs", as_json: AsJson = False) -> None:
     """Tell which changes are deployed."""
+    from app_jobs import migrate
+
     found = migrate.status(dsn, schema=schema)
     if as_json:
         _print_json(
@@ -153,6 +195,10 @@ def worker(
     shutdown_timeout: Annotated[float, typer.Option(help="Seconds to let handlers end.")] = 30,
     schema: Schema = "app_jobs",
     worker_id: Annotated[str | None, typer.Option(help="Name of this process alone.")] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(help="Handlers with process=True at once.", show_default="as processors"),
+    ] = None,
     metrics_port: Annotated[
         int | None, typer.Option(help="Serve Prometheus there, on --metrics-bind.")
     ] = None,
@@ -161,6 +207,8 @@ def worker(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
 ) -> None:
     """Run jobs until SIGTERM or SIGINT."""
+    from app_jobs.worker import Worker
+
     log_to_stderr(logging.DEBUG if verbose else logging.INFO, log_format)
     found = Worker(
         dsn,
@@ -173,6 +221,7 @@ def worker(
         shutdown_timeout=timedelta(seconds=shutdown_timeout),
         schema=schema,
         worker_id=worker_id,
+        processes=processes,
     )
     if metrics_port is not None:
         from app_jobs._prometheus import WorkerCollector, serve

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
+from time import monotonic
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -29,7 +34,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from app_jobs._effects import Effects, Transaction
-    from app_jobs._sql import BatchOptions, JobOptions, ScheduleOptions
+    from app_jobs._sql import BatchOptions, JobOptions
 
 Payload = TypeVar("Payload")
 Arguments = ParamSpec("Arguments")
@@ -40,6 +45,8 @@ Added = TypeVar("Added")
 Added_co = TypeVar("Added_co", covariant=True)
 Ids = TypeVar("Ids")
 Ids_co = TypeVar("Ids_co", covariant=True)
+Around = TypeVar("Around", bound=Callable[[Any], Iterator[None] | AsyncIterator[None]])
+Exceptions = type[Exception] | tuple[type[Exception], ...]
 
 
 class Fail(Exception):
@@ -51,6 +58,8 @@ class Fail(Exception):
         super().__init__(message)
         self.permanent = permanent
         self.retry_in = retry_in
+        self.detail: str | None = None
+        """More than fits into a message, a traceback for example; kept with the failed attempt."""
 
 
 class Snooze(Exception):
@@ -62,6 +71,13 @@ class Snooze(Exception):
 
 
 _UNREAD = object()
+
+
+class Runner(Protocol):
+    """What runs a handler and can be told to stop: an asyncio task, or a process."""
+
+    def cancel(self) -> object:
+        """End the handler."""
 
 
 class JobContext:
@@ -76,6 +92,8 @@ class JobContext:
         "_ended_at",
         "_in_transaction",
         "_job",
+        "_limit",
+        "_lost",
         "_payload",
         "_renew",
         "_row",
@@ -83,7 +101,6 @@ class JobContext:
         "_started_at",
         "_term",
         "_tools",
-        "cancelled",
         "id",
         "lease",
         "result",
@@ -103,31 +120,36 @@ class JobContext:
         self.lease: int = row[_sql.LEASE]
         """The number of the lease under which the job runs."""
         self.task = task
-        self.cancelled = False
-        """Whether to stop: the job was cancelled or taken over, or the worker has to end.
-
-        An async handler is cancelled as well; a sync one should look here now and then.
-        """
         self.result: Any = None
         """What a transaction() keeps as the job's result; set it within its block."""
         self._row = row
         self._payload: Any = _UNREAD
         self._job: Job | None = None
         self._renew = renew
+        self._lost = False
+        self._limit = math.inf  # the time.monotonic() at which the task's timeout is over
         # For the worker: how many seconds a renewal lasts, by time.monotonic() when the job was
-        # claimed, when the lease is over at the earliest and when the handler has run, and the
-        # asyncio task that runs it, if one does.
+        # claimed, when the lease is over at the earliest and when the handler has run, and what
+        # runs it, if that can be cancelled.
         self._term = term
         self._claimed_at = claimed_at
         self._deadline = claimed_at + term
         self._started_at = self._ended_at = claimed_at
-        self._runner: asyncio.Task[Any] | None = None
+        self._runner: Runner | None = None
         # For run_once() and transaction(): the effects that this run has asked for, and whether
         # they are under way; how far the job's own transaction is.
         self._tools = tools
         self._effects: dict[str, bool] | None = None
         self._in_transaction = False
         self._completed = False
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether to stop: the job was cancelled or taken over, the worker ends, time is over.
+
+        An async handler is cancelled as well; a sync one should look here now and then.
+        """
+        return self._lost or monotonic() >= self._limit
 
     @property
     def attempt(self) -> int:
@@ -214,6 +236,16 @@ class JobContext:
         """
         return self._tools.transaction(self)
 
+    def progress(self, done: float, note: str = "") -> None:
+        """Say how far the run is, 0 to 1, for operators to see: in `app-jobs show` and `top`.
+
+        Sent within a second, in the background, and gone when the run ends. Anybody who may look at
+        the queue sees the note, so keep what the payload says out of it.
+        """
+        if not 0 <= done <= 1:
+            raise BadArgument(f"done is out of range: {done}", hint="Give 0 to 1.")
+        self._tools.progress.note(self, done, note)
+
     def set_attributes(self, attributes: Mapping[str, Any]) -> Any:
         """Set attributes of the job; those not named stay. `await` it in an async handler."""
         self._check_no_transaction("set_attributes")
@@ -227,11 +259,83 @@ class JobContext:
 
     def _may_start(self, now: float) -> bool:
         """Whether the handler may still be started at this time.monotonic()."""
-        return not self.cancelled and now < self._deadline
+        return not self._lost and now < self._deadline
 
     def _cancel(self) -> None:
         """Tell the handler to stop. On the event loop only, if the handler is async."""
-        self.cancelled = True
+        self._lost = True
+        if self._runner is not None:
+            self._runner.cancel()
+
+
+class BatchContext:
+    """One run of a batch handler: many jobs of a task at once."""
+
+    def __init__(self, jobs: Sequence[JobContext]) -> None:
+        self.task = jobs[0].task
+        self.jobs = list(jobs)
+        """The contexts of the jobs, in the order of the payloads that the handler gets.
+
+        Set `result` of one to keep a result.
+        """
+        self._all = jobs
+        self._payloads: list[Any] | None = None
+        self._ended: dict[JobContext, BaseException | None] = {}
+        self._started_at = self._ended_at = 0.0
+        self._runner: Runner | None = None
+        self._end = math.inf
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether to stop: all jobs were cancelled or taken over, the worker ends, time is over."""
+        return all(job.cancelled for job in self.jobs)
+
+    @property
+    def payload(self) -> list[Any]:
+        """The payloads, as the handler gets them. Jobs whose own does not fit are left out."""
+        if self._payloads is None:
+            self._payloads, fitting = [], []
+            for job in self.jobs:
+                try:
+                    self._payloads.append(_decoded(self.task._codec, job.payload))
+                    fitting.append(job)
+                except Fail as misfit:
+                    self._ended[job] = misfit
+            self.jobs = fitting
+            if not fitting:
+                raise Fail("no payload fits", permanent=True)  # each job has its own message
+        return self._payloads
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger whose records carry the task and the number of jobs."""
+        fields = {"task": self.task.name, "jobs": len(self.jobs)}
+        return logging.LoggerAdapter(logging.getLogger("app_jobs.worker"), fields)
+
+    def fail(self, index: int, error: BaseException) -> None:
+        """Let the job of one payload end as if its own handler had raised the exception.
+
+        If the handler itself raises, that is for all jobs of which nothing was said.
+        """
+        self._ended[self.jobs[index]] = error
+
+    @property
+    def _limit(self) -> float:
+        return self._end
+
+    @_limit.setter
+    def _limit(self, limit: float) -> None:
+        self._end = limit
+        for job in self._all:
+            job._limit = limit
+
+    def _may_start(self, now: float) -> bool:
+        self.jobs = [job for job in self._all if job._may_start(now)]
+        return bool(self.jobs)
+
+    def _cancel(self) -> None:
+        for job in self._all:
+            job._lost = True
         if self._runner is not None:
             self._runner.cancel()
 
@@ -268,19 +372,67 @@ class Task(Generic[Payload]):
     annotation leave them as JSON has them.
     """
 
-    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *,
+        defaults: JobOptions | None = None,
+        retry_on: Exceptions = Exception,
+        discard_on: Exceptions = (),
+        timeout: timedelta | None = None,
+        process: bool = False,
+        batch_size: int | None = None,
+    ) -> None:
         self.name = name
         self.function = function
+        self.timeout = timeout
+        self.process = process
+        self.batch_size = batch_size
+        self._defaults: JobOptions = defaults or {}
+        self._retry_on = retry_on
+        self._discard_on = discard_on
         self.is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
             getattr(function, "__call__", None)  # noqa: B004 (an object with an async __call__)
         )
+        if process and self.is_async:
+            raise TypeError(f"the handler of task {name!r} runs in a process: write it as def")
         roles, annotation = _roles(name, function)
         try:
-            self._codec = _payloads.codec_for(annotation, function)
+            self._codec = _payloads.codec_for(annotation, function, in_list=batch_size is not None)
         except TypeError as error:
             raise TypeError(f"the handler of task {name!r}: {error}") from None
-        self.invoke: Callable[[JobContext], Any] = _invoker(function, roles, self._codec)
-        """Call the handler with the arguments that it wants; Fail if its payload does not fit."""
+        self._call = _invoker(function, roles, None if batch_size else self._codec)
+        self.invoke: Callable[[Any], Any]
+        """Call the handler with the arguments that it wants; Fail if its payload does not fit.
+
+        In it is what surrounds the handler: middleware, and its time limit around all.
+        """
+        self._surround([])
+
+    def _surround(self, middleware: Sequence[Callable[..., Any]]) -> None:
+        invoke = self._call
+        for function in reversed(middleware):
+            invoke = _within(function, invoke, self)
+        if self.timeout is not None:
+            limit = _limited if self.is_async else _limited_in_thread
+            invoke = limit(invoke, self.timeout.total_seconds())
+        self.invoke = invoke
+
+    def retries(self, error: BaseException) -> bool:
+        """Whether a run that ended with this exception is to be repeated."""
+        if isinstance(error, self._discard_on):
+            return False
+        return isinstance(error, self._retry_on) or not isinstance(error, Exception)
+
+    def configure(self, **options: Unpack[JobOptions]) -> Task[Payload]:
+        """Return this task with other options for the jobs that it adds: those of add_job().
+
+        `report.configure(priority=-1, run_at=tomorrow).enqueue(client, payload)`
+        """
+        task = copy.copy(self)
+        task._defaults = {**self._defaults, **options}
+        return task
 
     @overload
     def enqueue(
@@ -311,14 +463,15 @@ class Task(Generic[Payload]):
     ) -> Added:
         """Add a job by client.add_job() and return it; with an AsyncClient, await it.
 
-        The options are those of add_job(). A payload that does not fit its type is refused:
-        BadArgument, which names the field.
+        The options are those of add_job(), and go before those of the task. A payload that does not
+        fit its type is refused: BadArgument, which names the field.
         """
+        chosen: JobOptions = {**self._defaults, **options}
         return client.add_job(
             identifier=self.name,
             payload=self._to_json("payload", payload),
             connection=connection,
-            **options,
+            **chosen,
         )
 
     def enqueue_many(
@@ -330,6 +483,13 @@ class Task(Generic[Payload]):
         **options: Unpack[BatchOptions],
     ) -> Ids:
         """Add jobs in one statement and return their ids; with an AsyncClient, await them."""
+        for name in ("job_key", "job_key_mode", "idempotency_key"):
+            if name in self._defaults:
+                raise BadArgument(
+                    f"{name} is configured for task {self.name!r}, and a key is for one job",
+                    hint="Call enqueue() for each, or add_jobs(specs) with a key in each.",
+                )
+        chosen = cast("BatchOptions", {**self._defaults, **options})
         return client.add_jobs(
             identifier=self.name,
             payloads=[
@@ -337,7 +497,7 @@ class Task(Generic[Payload]):
                 for index, payload in enumerate(payloads)
             ],
             connection=connection,
-            **options,
+            **chosen,
         )
 
     def to_payload(self, value: Payload) -> Any:
@@ -378,8 +538,8 @@ def _does_not_fit(what: str, codec: _payloads.Codec, misfit: _payloads.Misfit) -
 class TaskFunction(Task[Payload], Generic[Payload, Arguments, Result]):
     """What @tasks.task() makes of a function: it can be called as before."""
 
-    def __init__(self, name: str, function: Callable[Arguments, Result]) -> None:
-        super().__init__(name, function)
+    def __init__(self, name: str, function: Callable[Arguments, Result], **settings: Any) -> None:
+        super().__init__(name, function, **settings)
         functools.update_wrapper(self, function, updated=())
 
     def __call__(self, *arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
@@ -414,6 +574,32 @@ class Register(Protocol):
     ) -> TaskFunction[Payload, [Payload], Result]: ...
 
 
+class RegisterBatch(Protocol):
+    """What @tasks.batch_task() returns, typed by what the handler takes."""
+
+    @overload
+    def __call__(
+        self, function: Callable[[list[Payload], BatchContext], Result], /
+    ) -> TaskFunction[Payload, [list[Payload], BatchContext], Result]: ...
+
+    @overload
+    def __call__(
+        self, function: Callable[[list[Payload]], Result], /
+    ) -> TaskFunction[Payload, [list[Payload]], Result]: ...
+
+
+class TaskOptions(_sql.ScheduleOptions, total=False):
+    """What can be said about a task: see Tasks.task()."""
+
+    queue_name: str | None
+    max_attempts: int | None
+    priority: int
+    retry_on: Exceptions
+    discard_on: Exceptions
+    timeout: timedelta | None
+    process: bool
+
+
 class Tasks:
     """The tasks that an application knows: a registry for Worker.
 
@@ -442,14 +628,68 @@ class Tasks:
         self.schedules: dict[str, dict[str, Any]] = {}
         """What Worker registers at its start: add_scheduled_job()'s arguments, by key."""
         self._tasks: dict[str, Task[Any]] = {}
+        self._middleware: list[Callable[..., Any]] = []
 
-    def task(self, name: str | None = None, **schedule: Unpack[ScheduleOptions]) -> Register:
+    def task(self, name: str | None = None, **options: Unpack[TaskOptions]) -> Register:
         """Register the decorated function as the handler of task `name` (its own name if None).
 
-        With `cron`, `every` or `schedule` it is run by itself, too: the options are schedule()'s.
+        queue_name, max_attempts, priority
+                    what jobs get that are added by enqueue() or a schedule, unless it says
+                    otherwise; those that SQL adds do not know of it
+        retry_on    exceptions after which a run is repeated; others fail the job for good
+        discard_on  exceptions that fail it for good all the same
+        timeout     how long one run may take, counted by the worker from the start of the handler:
+                    then it is cancelled (a sync one is told by ctx.cancelled), and the run fails
+                    with a TimeoutError, unless the handler raises Fail or Snooze
+        process     run the handler, a `def` that takes long to compute, in a process of its own; of
+                    its context it has all but run_once(), transaction() and set_attributes(), and
+                    when it is cancelled or its time is over, the process is killed
+
+        With `cron`, `every` or `schedule` it is run by itself, too: those, and key, tz, payload,
+        missed, overlap and attributes are schedule()'s.
         """
         if callable(name):
             raise TypeError("write @tasks.task() or @tasks.task('name')")
+        return cast("Register", self._register(name, None, options))
+
+    def batch_task(
+        self, name: str | None = None, *, size: int = 100, **options: Unpack[TaskOptions]
+    ) -> RegisterBatch:
+        """Register a handler of a list of payloads: of up to `size` jobs that are ready, 1 to 5000.
+
+        ::
+
+            @tasks.batch_task("index", size=500)
+            async def index(pages: list[Page], batch: BatchContext) -> None:
+                for number, error in await search.add(pages):
+                    batch.fail(number, error)
+
+        A worker runs one batch of a task at a time, and does not wait for more jobs to come. If the
+        handler raises, that is for all jobs of which nothing was said by fail().
+        """
+        if not 1 <= size <= 5000:
+            raise BadArgument(f"size is out of range: {size}", hint="Give 1 to 5000.")
+        if options.get("process"):
+            raise TypeError("a batch handler runs on the event loop or in a thread, in no process")
+        return cast("RegisterBatch", self._register(name, size, options))
+
+    def _register(
+        self, name: str | None, batch_size: int | None, options: TaskOptions
+    ) -> Callable[[Callable[..., Any]], TaskFunction[Any, ..., Any]]:
+        given: dict[str, Any] = {**options}
+        defaults = {
+            option: given.pop(option)
+            for option in ("queue_name", "max_attempts", "priority")
+            if option in given
+        }
+        settings = {
+            option: given.pop(option)
+            for option in ("retry_on", "discard_on", "timeout", "process")
+            if option in given
+        }
+        timeout = settings.get("timeout")
+        if timeout is not None and timeout <= timedelta(0):
+            raise BadArgument(f"timeout is not positive: {timeout}", hint="Give None for no limit.")
 
         def register(function: Callable[..., Any]) -> TaskFunction[Any, ..., Any]:
             if isinstance(function, Task):  # it is in another registry, or has another name, too
@@ -461,12 +701,42 @@ class Tasks:
                 )
             if identifier in self._tasks:
                 raise ValueError(f"task {identifier!r} has a handler already")
-            task = self._tasks[identifier] = TaskFunction(identifier, function)
-            if schedule:
-                self.schedule(identifier, **schedule)
+            task: TaskFunction[Any, ..., Any] = TaskFunction(
+                identifier, function, defaults=defaults, batch_size=batch_size, **settings
+            )
+            task._surround(self._middleware)
+            self._tasks[identifier] = task
+            if given:
+                self.schedule(identifier, **given)
             return task
 
-        return cast("Register", register)
+        return register
+
+    def middleware(self, function: Around) -> Around:
+        """Run the decorated generator around the handlers of all tasks, the first one outermost.
+
+        ::
+
+            @tasks.middleware
+            def timed(ctx: JobContext) -> Iterator[None]:
+                started = monotonic()
+                yield  # the handler runs; what it raises is raised here
+                ctx.log.info("took %.3f s", monotonic() - started)
+
+        It runs where the handler does, and contextvars that it sets are seen there. An exception
+        before the yield, Snooze for example, keeps the handler from running. One that is written
+        `async def` can only be around async handlers.
+        """
+        if not inspect.isgeneratorfunction(function) and not inspect.isasyncgenfunction(function):
+            raise TypeError(
+                f"middleware {function.__name__!r} is no generator: write a function of the context"
+                " with one yield, where the handler runs"
+            )
+        middleware: list[Callable[..., Any]] = [*self._middleware, function]
+        for task in self._tasks.values():
+            task._surround(middleware)
+        self._middleware = middleware
+        return function
 
     def schedule(
         self,
@@ -482,7 +752,7 @@ class Tasks:
         overlap: Literal["allow", "skip"] = "allow",
         queue_name: str | None = None,
         max_attempts: int | None = None,
-        priority: int = 0,
+        priority: int | None = None,
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
         """Declare a schedule of a task that has a handler here. Workers register it as they start.
@@ -490,7 +760,7 @@ class Tasks:
         One of `cron` ("0 2 * * *"), `every` (a timedelta, or text such as "1 day", which follows
         the calendar of `tz`) and `schedule` (any schedule_info) says when. `key` tells apart
         several schedules of a task: None is the task's name. In the database the registry's name
-        goes before it. The rest is as in Client.add_scheduled_job().
+        goes before it. The rest is as in Client.add_scheduled_job(), with the task's own defaults.
 
         To say something else later changes the schedule, with the next worker that starts. One
         that is not declared any more is reported in the log, and goes on until it is removed.
@@ -514,14 +784,15 @@ class Tasks:
         full_key = f"{self.name}:{key or task}"
         if full_key in self.schedules:
             raise ValueError(f"schedule {full_key!r} is declared already: give this one a key")
+        defaults = self._tasks[task]._defaults
         self.schedules[full_key] = {
             "identifier": task,
             "payload": self._tasks[task]._to_json("payload", payload),
             "schedule_info": rules[0],
             "job_key": full_key,
-            "queue_name": queue_name,
-            "max_attempts": max_attempts,
-            "priority": priority,
+            "queue_name": queue_name or defaults.get("queue_name"),
+            "max_attempts": max_attempts or defaults.get("max_attempts"),
+            "priority": defaults.get("priority", 0) if priority is None else priority,
             "time_zone": tz,
             "missed": missed,
             "attributes": attributes,
@@ -587,22 +858,107 @@ def _receiving(
     function: Callable[..., Any], position: int, codec: _payloads.Codec
 ) -> Callable[..., Any]:
     """Put a payload's type in front of a handler."""
-    decode = codec.decode
 
     def receive(*arguments: Any) -> Any:
         given = list(arguments)
-        try:
-            given[position] = decode(given[position])
-        except _payloads.Misfit as misfit:
-            message = f"the payload does not fit {codec.name}: {misfit}"
-            raise Fail(message, permanent=True) from None
+        given[position] = _decoded(codec, given[position])
         return function(*given)
 
     return receive
 
 
+def _decoded(codec: _payloads.Codec | None, payload: Any) -> Any:
+    if codec is None:
+        return payload
+    try:
+        return codec.decode(payload)
+    except _payloads.Misfit as misfit:
+        message = f"the payload does not fit {codec.name}: {misfit}"
+        raise Fail(message, permanent=True) from None
+
+
+def _within(
+    middleware: Callable[..., Any], invoke: Callable[[JobContext], Any], task: Task[Any]
+) -> Callable[[JobContext], Any]:
+    """Put middleware around what calls a handler."""
+    if inspect.isasyncgenfunction(middleware):
+        if not task.is_async:
+            raise TypeError(
+                f"middleware {middleware.__name__!r} is async, and cannot be around the handler of"
+                f" task {task.name!r}, which runs in a thread: write it as def"
+            )
+        async_manager = asynccontextmanager(middleware)
+
+        async def run_in_async(context: JobContext) -> Any:
+            async with async_manager(context):
+                return await invoke(context)
+
+        return run_in_async
+    manager = contextmanager(middleware)
+
+    async def run_async(context: JobContext) -> Any:
+        with manager(context):
+            return await invoke(context)
+
+    def run(context: JobContext) -> Any:
+        with manager(context):
+            return invoke(context)
+
+    return run_async if task.is_async else run
+
+
+def _limited(invoke: Callable[[JobContext], Any], seconds: float) -> Callable[[JobContext], Any]:
+    """Cancel a handler on the event loop when its time is over."""
+
+    async def run(context: JobContext) -> Any:
+        runner = cast("asyncio.Task[Any]", context._runner)
+        with _time_limit(context, seconds):
+            timer = asyncio.get_running_loop().call_at(context._limit, runner.cancel)
+            try:
+                return await invoke(context)
+            finally:
+                timer.cancel()
+                if sys.version_info >= (3, 11) and monotonic() >= context._limit:
+                    runner.uncancel()
+
+    return run
+
+
+def _limited_in_thread(
+    invoke: Callable[[JobContext], Any], seconds: float
+) -> Callable[[JobContext], Any]:
+    """Let a handler know by ctx.cancelled when its time is over."""
+
+    def run(context: JobContext) -> Any:
+        with _time_limit(context, seconds):
+            return invoke(context)
+
+    return run
+
+
+@contextmanager
+def _time_limit(context: JobContext, seconds: float) -> Iterator[None]:
+    """Let a run that takes longer fail, unless it says itself how it ends: Fail or Snooze."""
+    context._limit = limit = monotonic() + seconds
+    message = f"the run took longer than its task's timeout of {seconds:g} s"
+    try:
+        yield
+    except (Fail, Snooze):
+        raise
+    except BaseException as error:
+        if monotonic() >= limit:
+            raise TimeoutError(message) from error
+        raise
+    else:
+        if monotonic() >= limit:
+            raise TimeoutError(message)
+    finally:
+        context._limit = math.inf
+
+
 def _is_context(parameter: inspect.Parameter) -> bool:
     annotation = parameter.annotation
-    if isinstance(annotation, str) and annotation.rpartition(".")[2] == "JobContext":
-        return True
-    return annotation is JobContext or parameter.name in ("ctx", "context")
+    if isinstance(annotation, str):
+        annotation = annotation.rpartition(".")[2]
+    contexts = (JobContext, BatchContext, "JobContext", "BatchContext")
+    return annotation in contexts or parameter.name in ("ctx", "context")

@@ -46,7 +46,7 @@ from app_jobs._outbox import Outbox
 from app_jobs._sql import Row
 from app_jobs._stats import Counts, Stats
 from app_jobs.errors import BadArgument
-from app_jobs.tasks import JobContext, Tasks
+from app_jobs.tasks import JobContext, Task, Tasks
 
 log = logging.getLogger("app_jobs.worker")
 
@@ -64,6 +64,7 @@ class Worker:
     concurrency       how many handlers run at once: so many coroutines, and so many threads
     prefetch          how many jobs to claim in one lot beyond those that can run at once; None: as
                       many as end in an eighth of a second at the rate of late, at most 500
+    processes         how many handlers with process=True run at once; None: as many as processors
     lease             how long a job stays ours after a heartbeat, which comes three times as often;
                       when a worker dies, its jobs go to others after at most this long
     poll_interval     how long to wait for a notification before looking for jobs without one
@@ -90,10 +91,12 @@ class Worker:
         shutdown_timeout: timedelta = timedelta(seconds=30),
         schema: str = "app_jobs",
         worker_id: str | None = None,
+        processes: int | None = None,
     ) -> None:
         second = timedelta(seconds=1)
         _check("tasks", len(tasks), len(tasks) > 0, "Register a handler: @tasks.task('name').")
         _check("concurrency", concurrency, concurrency >= 1, "Give 1 or more.")
+        _check("processes", processes, processes is None or processes >= 1, "Give 1 or more.")
         _check("prefetch", prefetch, prefetch is None or 0 <= prefetch <= 5000, "Give 0 to 5000.")
         _check("lease", lease, lease >= second, "Give a second or more.")
         _check("poll_interval", poll_interval, poll_interval > 0 * second, "Give more than 0.")
@@ -108,6 +111,7 @@ class Worker:
         self._tasks = tasks
         self._concurrency = concurrency
         self._prefetch = prefetch
+        self._processes = processes or os.cpu_count() or 1
         self._lease = lease
         self._poll = poll_interval.total_seconds()
         self._shutdown_timeout = shutdown_timeout.total_seconds()
@@ -223,20 +227,22 @@ class Worker:
                 )
 
     def _make_lanes(self) -> list[Lane]:
-        lanes: list[Lane] = []
-        for kind, is_async in ((LoopLane, True), (ThreadLane, False)):
-            tasks = [task for task in self._tasks if task.is_async == is_async]
-            if tasks:
-                lane = kind(
-                    tasks,
-                    self._outbox,
-                    concurrency=self._concurrency,
-                    prefetch=self._prefetch,
-                    lease=self._lease.total_seconds(),
-                    invoke=_tracing.tracer(),
-                )
-                lanes.append(lane)
-        return lanes
+        kinds: dict[tuple[type[Lane], str | None], list[Task[Any]]] = {}
+        for task in self._tasks:
+            kinds.setdefault((_lane_of(task), task.name if task.batch_size else None), []).append(
+                task
+            )
+        return [
+            kind(
+                tasks,
+                self._outbox,
+                concurrency=self._processes if tasks[0].process else self._concurrency,
+                prefetch=self._prefetch,
+                lease=self._lease.total_seconds(),
+                trace=_tracing.tracer(),
+            )
+            for (kind, _), tasks in kinds.items()
+        ]
 
     def _on_signal(self, _number: int, _frame: types.FrameType | None) -> None:
         self.stop(now=self._stops > 0)
@@ -505,6 +511,18 @@ class Heart:
         # It may have been acknowledged while the heartbeat was on its way.
         if self._held.get(context.id) is context:
             context._cancel()
+
+
+def _lane_of(task: Task[Any]) -> type[Lane]:
+    if task.process:
+        from app_jobs._processes import ProcessLane
+
+        return ProcessLane
+    if task.batch_size:
+        from app_jobs._batches import LoopBatchLane, ThreadBatchLane
+
+        return LoopBatchLane if task.is_async else ThreadBatchLane
+    return LoopLane if task.is_async else ThreadLane
 
 
 def _check(argument: str, value: object, is_good: bool, hint: str) -> None:
