@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Any, Generic, Literal, NamedTuple, TypedDict, TypeVar
 
 from psycopg import ProgrammingError
@@ -529,6 +530,21 @@ _INTEGERS = _Kind("integer[]", _int_array)
 _JSONS = _Kind("json[]", _json_array)
 
 
+def _as_text(value: Any) -> str | None:
+    """Return the text by which PostgreSQL knows a value, as encoded for a placeholder."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "{" + ",".join(map(_quoted_element, value)) + "}"
+    return str(value)
+
+
+def _quoted_element(element: str | None) -> str:
+    if element is None:
+        return "null"
+    return '"' + element.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
 # --- the functions -------------------------------------------------------------------------------
 
 
@@ -552,6 +568,23 @@ class Function(Generic[T]):
     def parameters(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the placeholders' values; an argument that is not given is null, the default."""
         return {name: kind.encode(name, values.get(name)) for name, kind in self.arguments.items()}
+
+    def text_query(self, schema: str, placeholder: Callable[[str, int], str]) -> str:
+        """Return the statement for any driver: `placeholder` is given a name and its number.
+
+        All values are text, which every driver can send, whatever it makes of the other types.
+        """
+        arguments = ", ".join(
+            f"{name} => {kind.added_to}cast(cast({placeholder(name, number)} as text)"
+            f" as {kind.type})"
+            for number, (name, kind) in enumerate(self.arguments.items(), 1)
+        )
+        name = quoted(schema).replace("%%", "%")
+        return f"select {self.columns} from {name}.{self.name}({arguments})"
+
+    def text_parameters(self, values: Mapping[str, Any]) -> dict[str, str | None]:
+        """Return the values of text_query()'s placeholders."""
+        return {name: _as_text(value) for name, value in self.parameters(values).items()}
 
 
 _WHEN = {
@@ -1077,6 +1110,7 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""').replace("%", "%%") + '"'
 
 
+@lru_cache
 def conninfo(dsn: str) -> str:
     """Return `dsn` with time limits on connecting and on a peer that has gone silent.
 
