@@ -587,6 +587,26 @@ class Function(Generic[T]):
         return {name: _as_text(value) for name, value in self.parameters(values).items()}
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Query(Function[T]):
+    """A statement that is run like a function; it names its values and {schema} in braces."""
+
+    text: str = ""
+
+    def query(self, schema: str) -> str:
+        """Return the statement, with a named placeholder per value."""
+        values = {name: f"%({name})s::{kind.type}" for name, kind in self.arguments.items()}
+        return self.text.format(schema=quoted(schema), **values)
+
+    def text_query(self, schema: str, placeholder: Callable[[str, int], str]) -> str:
+        """Return the statement for any driver, as Function does."""
+        values = {
+            name: f"cast(cast({placeholder(name, number)} as text) as {kind.type})"
+            for number, (name, kind) in enumerate(self.arguments.items(), 1)
+        }
+        return self.text.format(schema=quoted(schema).replace("%%", "%"), **values)
+
+
 _WHEN = {
     "queue_name": _TEXT,
     "run_at": _MOMENT,
@@ -906,6 +926,55 @@ TICK_SECONDS: Function[float | None] = Function(
 # What DelayedTasks asks for in a form of its own: a time by the database's clock.
 ADD_JOB_FROM_NOW = Function(
     "add_job", {**ADD_JOB.arguments, "run_at": _FROM_NOW}, _the_job, JOB_COLUMNS
+)
+
+
+# What tests of applications ask for: app_jobs.testing.
+_OF_TASK = {"task": _TEXT}
+WAITING = Query(
+    "jobs",
+    _OF_TASK,
+    _jobs,
+    text=f"select {JOB_COLUMNS} from {{schema}}.jobs"
+    " where locked_by is null and ({task} is null or task_identifier = {task})"
+    " order by priority, run_at, id",
+)
+MAKE_DUE: Query[int] = Query(
+    "reschedule_jobs",
+    _OF_TASK,
+    len,
+    text="""
+select j.id
+from {schema}.reschedule_jobs(
+    array(
+        select w.id from {schema}.jobs as w
+        where
+            w.run_at > pg_catalog.clock_timestamp() and w.locked_by is null
+            and ({task} is null or w.task_identifier = {task})
+    ),
+    run_at => pg_catalog.now()
+) as j""",
+)
+MAKE_SCHEDULES_DUE: Query[int] = Query(
+    "scheduled_jobs",
+    _OF_TASK,
+    len,
+    text="""
+update {schema}.scheduled_jobs set next_run_at = pg_catalog.now()
+where next_run_at is not null and ({task} is null or task_identifier = {task})
+returning id""",
+)
+EXPIRE_LEASES: Query[int] = Query(
+    "jobs",
+    _OF_TASK,
+    len,
+    text="""
+update {schema}.jobs
+set
+    lease_expires_at = pg_catalog.clock_timestamp() - interval '1 second',
+    slot = {schema}.enter_slot()
+where lease_expires_at is not null and ({task} is null or task_identifier = {task})
+returning id""",
 )
 
 
