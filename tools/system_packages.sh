@@ -7,11 +7,11 @@ libtap-parser-sourcehandler-pgtap-perl sqitch libdbd-pg-perl redis-server python
 
 if ! command -v dpkg-query > /dev/null; then
     if ! command -v pg_prove > /dev/null || ! command -v sqitch > /dev/null ||
-        ! command -v redis-server > /dev/null; then
+        ! command -v redis-server > /dev/null || ! command -v npm > /dev/null; then
         cat >&2 <<MESSAGE
-The tests need PostgreSQL 15 with pgTAP and plpgsql_check, pg_prove, Sqitch and Redis. On macOS (not
-tried):
-  brew install postgresql@15 sqitchers/sqitch/sqitch redis cpanminus
+The tests need PostgreSQL 15 with pgTAP and plpgsql_check, pg_prove, Sqitch, Redis and npm. On macOS
+(not tried):
+  brew install postgresql@15 sqitchers/sqitch/sqitch redis node cpanminus
   cpanm TAP::Parser::SourceHandler::pgTAP
 and pgTAP and plpgsql_check from source. \`make demo\` needs none of this.
 MESSAGE
@@ -25,6 +25,8 @@ for package in $packages; do
     dpkg-query -W -f '${db:Status-Status}' "$package" 2> /dev/null | grep -qx installed ||
         missing="$missing $package"
 done
+# It may come from elsewhere, with a newer Node.
+command -v npm > /dev/null || missing="$missing npm"
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" != 0 ]; then

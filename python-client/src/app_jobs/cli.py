@@ -218,6 +218,44 @@ def add(
         print(job.id)
 
 
+@app.command("import")
+def import_jobs(
+    source: Annotated[str, typer.Argument(help="graphile-worker, procrastinate or pgpm-jobs.")],
+    apply: Annotated[bool, typer.Option("--apply", help="Do it; else tell what would be.")] = False,
+    dsn: Dsn = "",
+    from_schema: Annotated[
+        str | None, typer.Option(help="Theirs.", show_default="as they have it")
+    ] = None,
+    time_zone: Annotated[str, typer.Option(help="Of their schedules.")] = "UTC",
+    schema: Schema = "app_jobs",
+    as_json: AsJson = False,
+) -> None:
+    """Carry the waiting jobs of another queue in this database over."""
+    from app_jobs import importer
+
+    done = importer.import_jobs(
+        dsn, source, from_schema=from_schema, schema=schema, time_zone=time_zone, apply=apply
+    )
+    if as_json:
+        _print_json(asdict(done))
+        return
+    table = _table("task", "due", "later", "")
+    for row in done.jobs:
+        fate = f"stays: {row['why_not']}" if row["why_not"] else "comes over"
+        table.add_row(escape(row["task"]), str(row["due"]), str(row["later"]), fate)
+    for row in done.schedules:
+        fate = f"stays: {row['why_not']}" if row["why_not"] else "comes over"
+        rule = json.dumps(row["schedule_info"])
+        table.add_row(escape(row["task"]), "", "", escape(f"schedule {rule} {fate}"))
+    out.print(table)
+    for note in done.notes:
+        _say(f"note: {note}")
+    if apply:
+        _say(f"{done.carried} jobs came over")
+    else:
+        _say(f"{done.carried} jobs would come over; nothing was changed: --apply does it")
+
+
 # --- looking ---
 
 
