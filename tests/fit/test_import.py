@@ -145,6 +145,41 @@ def test_graphile_worker(graphile: Connection, database: str) -> None:
         assert again.carried == 0
 
 
+def test_a_crontab_of_graphile_worker(graphile: Connection, database: str) -> None:
+    crontab = """
+        # nightly
+        0 2 * * 1-5 nightly ?id=late&fill=1d&max=3&queue=q&priority=-1 {"to": "ada"}
+        */5  *  *  * * often
+        0 * * * * keyed ?jobKey=k
+        0 * * * * odd {to: "ada"}
+        99 * * * * never
+    """
+    done = import_jobs(
+        database, "graphile-worker", crontab=crontab, time_zone="Asia/Tokyo", apply=True
+    )
+    assert [row["task"] for row in done.schedules if row["why_not"]] == ["keyed", "odd", "never"]
+    with Client(database) as client:
+        late, often = client.list_scheduled_jobs("graphile-worker:")
+    assert (late.key, late.task_identifier, late.schedule_info, late.time_zone) == (
+        "graphile-worker:late",
+        "nightly",
+        {"rule": "0 2 * * 1-5"},
+        "Asia/Tokyo",
+    )
+    assert (late.payload, late.queue_name, late.max_attempts, late.priority, late.missed) == (
+        {"to": "ada"},
+        "q",
+        3,
+        -1,
+        "all",
+    )
+    assert (often.key, often.missed, often.payload) == ("graphile-worker:often", "skip", {})
+    with pytest.raises(BadArgument, match="line 1 of the crontab cannot be read: hello"):
+        import_jobs(database, "graphile-worker", crontab="hello")
+    with pytest.raises(BadArgument, match="procrastinate has no crontab"):
+        import_jobs(database, "procrastinate", crontab="")
+
+
 def test_procrastinate(connection: Connection, database: str, url: str) -> None:
     app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=database))
 

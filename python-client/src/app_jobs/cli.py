@@ -226,6 +226,9 @@ def import_jobs(
     from_schema: Annotated[
         str | None, typer.Option(help="Theirs.", show_default="as they have it")
     ] = None,
+    crontab: Annotated[
+        Path | None, typer.Option(help="That of graphile-worker.", exists=True, dir_okay=False)
+    ] = None,
     time_zone: Annotated[str, typer.Option(help="Of their schedules.")] = "UTC",
     schema: Schema = "app_jobs",
     as_json: AsJson = False,
@@ -234,19 +237,24 @@ def import_jobs(
     from app_jobs import importer
 
     done = importer.import_jobs(
-        dsn, source, from_schema=from_schema, schema=schema, time_zone=time_zone, apply=apply
+        dsn,
+        source,
+        from_schema=from_schema,
+        schema=schema,
+        crontab=crontab.read_text("utf-8") if crontab else None,
+        time_zone=time_zone,
+        apply=apply,
     )
     if as_json:
         _print_json(asdict(done))
         return
     table = _table("task", "due", "later", "")
-    for row in done.jobs:
+    for row in done.jobs + done.schedules:
         fate = f"stays: {row['why_not']}" if row["why_not"] else "comes over"
-        table.add_row(escape(row["task"]), str(row["due"]), str(row["later"]), fate)
-    for row in done.schedules:
-        fate = f"stays: {row['why_not']}" if row["why_not"] else "comes over"
-        rule = json.dumps(row["schedule_info"])
-        table.add_row(escape(row["task"]), "", "", escape(f"schedule {rule} {fate}"))
+        if "schedule_info" in row:
+            fate = f"schedule {json.dumps(row['schedule_info'])} {fate}"
+        due, later = str(row.get("due", "")), str(row.get("later", ""))
+        table.add_row(escape(row["task"]), due, later, escape(fate))
     out.print(table)
     for note in done.notes:
         _say(f"note: {note}")

@@ -6,9 +6,12 @@ there, so none is lost and none is run by both. What is running stays: import ag
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 import psycopg
 from psycopg import Connection, sql
@@ -61,8 +64,7 @@ GRAPHILE_WORKER = Source(
     """,
     """
     select
-        'cron item ' || identifier || ' is in your crontab, not in the database: declare it with'
-        || ' @tasks.task(cron=…), or with app_jobs.add_scheduled_job()'
+        'cron item ' || identifier || ' stands in your crontab: give that as --crontab'
     from {schema}._private_known_crontabs
     order by identifier
     """,
@@ -131,6 +133,11 @@ PGPM_JOBS = Source(
     """,
 )
 SOURCES = {source.name: source for source in (GRAPHILE_WORKER, PROCRASTINATE, PGPM_JOBS)}
+
+_CRONTAB_LINE = re.compile(
+    r"(?P<rule>[0-9*/,-]+(?:\s+[0-9*/,-]+){4})\s+(?P<task>[_a-zA-Z][_a-zA-Z0-9:_-]*)"
+    r"(?:\s+\?(?P<options>\S+))?(?:\s+(?P<payload>\{.*\}))?"
+)
 
 # Their jobs, in their order of service. {source} is a query of the above.
 _READ = """
@@ -213,17 +220,22 @@ def import_jobs(
     *,
     from_schema: str | None = None,
     schema: str = "app_jobs",
+    crontab: str | None = None,
     time_zone: str = "UTC",
     apply: bool = False,
 ) -> Imported:
     """Carry jobs over from another queue, or, without `apply`, tell what would be.
 
-    `time_zone` is that of their schedules.
+    `crontab` is the text of graphile-worker's, `time_zone` that of their schedules.
     """
     source = SOURCES.get(source_name)
     if source is None:
         raise BadArgument(
             f"no such source: {source_name}", hint=f"One of {', '.join(sorted(SOURCES))}."
+        )
+    if crontab is not None and source is not GRAPHILE_WORKER:
+        raise BadArgument(
+            f"{source.name} has no crontab", hint="Only graphile-worker has: leave it out."
         )
     from_schema = from_schema or source.schema
     if from_schema == schema:
@@ -244,8 +256,16 @@ def import_jobs(
         read = sql.SQL(_READ).format(source=sql.SQL(source.jobs).format(**names), **names)
         connection.execute(read)
         jobs = connection.cursor(row_factory=dict_row).execute(_COUNT).fetchall()
-        schedules = _schedules(connection, client, source, names, time_zone)
-        notes = connection.execute(sql.SQL(source.notes).format(**names)).fetchall()
+        schedules = _add_schedules(
+            connection,
+            client,
+            _schedules_in(connection, source, names) + read_crontab(crontab or ""),
+            time_zone=time_zone,
+            attributes={"imported_from": source.name},
+        )
+        notes = []
+        if crontab is None:
+            notes = connection.execute(sql.SQL(source.notes).format(**names)).fetchall()
         if apply:
             _add(connection, source, names)
             # Their triggers name their schema: if it was renamed, they would look into ours.
@@ -307,42 +327,84 @@ def _add(connection: Connection[Any], source: Source, names: Mapping[str, sql.Id
         connection.execute(sql.SQL(_SET_ATTEMPTS).format(**names), [ids, number])
 
 
-def _schedules(
-    connection: Connection[Any],
-    client: Client,
-    source: Source,
-    names: Mapping[str, sql.Identifier],
-    time_zone: str,
+def _schedules_in(
+    connection: Connection[Any], source: Source, names: Mapping[str, sql.Identifier]
 ) -> list[dict[str, Any]]:
-    """Add each schedule in a savepoint; a dry run undoes it all."""
+    """Read the schedules that stand in a table, as arguments of add_scheduled_job()."""
     if source.schedules is None:
         return []
-    found = []
-    statement = sql.SQL(source.schedules).format(**names)
-    for row in connection.cursor(row_factory=dict_row).execute(statement).fetchall():
-        told = {
-            "id": row["id"],
-            "task": row["identifier"],
+    rows = connection.cursor(row_factory=dict_row).execute(
+        sql.SQL(source.schedules).format(**names)
+    )
+    return [
+        {
+            **row,
+            "payload": _sql.RawJson(row["payload"]),
+            "job_key": row["job_key"] or f"{source.name}:{row['id']}",
             "schedule_info": _sql.from_json(row["schedule_info"]),
-            "why_not": None,
+            "overlap": "skip",  # as theirs
         }
+        for row in rows
+    ]
+
+
+def read_crontab(text: str) -> list[dict[str, Any]]:
+    """Read a crontab of graphile-worker, as arguments of add_scheduled_job()."""
+    schedules = []
+    for number, line in enumerate(map(str.strip, text.splitlines()), 1):
+        if not line or line.startswith("#"):
+            continue
+        match = _CRONTAB_LINE.fullmatch(line)
+        if match is None:
+            raise BadArgument(
+                f"line {number} of the crontab cannot be read: {line}",
+                hint="It has five fields, a task, and perhaps ?options and {payload}.",
+            )
+        options = dict(parse_qsl(match["options"] or ""))
+        problem = None
+        payload = match["payload"] or "{}"
         try:
-            with connection.transaction():
-                client.add_scheduled_job(
-                    connection=connection,
-                    db_id=row["db_id"],
-                    identifier=row["identifier"],
-                    payload=_sql.RawJson(row["payload"]),
-                    schedule_info=cast("Any", _sql.RawJson(row["schedule_info"])),
-                    job_key=row["job_key"] or f"{source.name}:{row['id']}",
-                    queue_name=row["queue_name"],
-                    max_attempts=row["max_attempts"],
-                    priority=row["priority"],
-                    overlap="skip",  # as theirs
-                    time_zone=time_zone,
-                    attributes={"imported_from": source.name, "imported_id": row["id"]},
-                )
-        except BadArgument as error:
-            told["why_not"] = error.message
-        found.append(told)
-    return found
+            json.loads(payload)
+        except json.JSONDecodeError:
+            problem = "its payload is not JSON: put quotes around names"
+        if "jobKey" in options:
+            problem = "jobKey: a job of a schedule has no key here; see overlap"
+        schedules.append(
+            {
+                "id": number,
+                "why_not": problem,
+                "identifier": match["task"],
+                "schedule_info": {"rule": match["rule"]},
+                "job_key": f"{GRAPHILE_WORKER.name}:{options.get('id', match['task'])}",
+                "payload": _sql.RawJson(payload),
+                "queue_name": options.get("queue"),
+                "max_attempts": int(options["max"]) if "max" in options else None,
+                "priority": int(options.get("priority", 0)),
+                "missed": "all" if "fill" in options else "skip",
+            }
+        )
+    return schedules
+
+
+def _add_schedules(
+    connection: Connection[Any], client: Client, schedules: list[dict[str, Any]], **also: Any
+) -> list[dict[str, Any]]:
+    """Add each in a savepoint, and tell of each; a dry run undoes it all."""
+    told = []
+    for schedule in schedules:
+        number, problem = schedule.pop("id"), schedule.pop("why_not", None)
+        if problem is None:
+            try:
+                with connection.transaction():
+                    client.add_scheduled_job(connection=connection, **schedule, **also)
+            except BadArgument as error:
+                problem = error.message
+        told.append(
+            {
+                "id": number,
+                "task": schedule["identifier"],
+                "schedule_info": schedule["schedule_info"],
+                "why_not": problem,
+            }
+        )
+    return told
