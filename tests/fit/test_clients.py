@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta, timezone
@@ -122,3 +124,8 @@ def test_refusals_have_code_and_hint(database: str, opened: Callable[[str], Any]
         asyncio.run(add())
     assert caught.value.sqlstate == "22023"
     assert caught.value.hint
+
+
+def test_sqlalchemy_needs_no_extra_for_threads() -> None:
+    code = "import sys; sys.modules['greenlet'] = None; import app_jobs.sqlalchemy"
+    subprocess.run([sys.executable, "-c", code], check=True)

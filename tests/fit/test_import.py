@@ -82,7 +82,10 @@ def fates(done: Imported) -> dict[tuple[str, str | None], tuple[int, int]]:
     return {(row["task"], row["why_not"]): (row["due"], row["later"]) for row in done.jobs}
 
 
-def test_graphile_worker(graphile: Connection, database: str) -> None:
+def test_graphile_worker(
+    graphile: Connection, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importer, "BATCH", 3)
     add = "select (graphile_worker.add_job(%s, %s::json, queue_name := %s, run_at := %s,"
     add += " max_attempts := %s, job_key := %s, priority := %s)).id"
 

@@ -145,7 +145,7 @@ def test_a_transfer_happens_with_the_end_of_its_job(
     ]
 
 
-@pytest.mark.parametrize("section", ["Delayed tasks", "Effects that happen once"])
+@pytest.mark.parametrize("section", ["Delayed tasks", "Effects that happen once", "Testing them"])
 def test_the_readme_shows_the_examples(section: str) -> None:
     text = (ROOT / "README.md").read_text().split(f"## {section}\n")[1].split("\n## ")[0]
     code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

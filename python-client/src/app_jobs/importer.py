@@ -167,29 +167,30 @@ from app_jobs_import
 group by identifier, why_not
 order by identifier, why_not nulls first
 """
+# A lot without job_key is added in one piece, so it is left out where there is none; and as text,
+# since jsonb would not keep the payload as it is.
 _ADD = """
-with
-lot as (
-    select i.*, row_number() over (order by i.position) as n
+select array(select {target}.add_jobs(l.specs)), l.attempts
+from (
+    select
+        json_agg((
+            case
+                when i.job_key is null then '{{'
+                else '{{"job_key": ' || to_json(i.job_key)::text || ', '
+            end || ltrim(json_build_object(
+                'identifier', i.identifier, 'payload', i.payload, 'queue_name', i.queue_name,
+                'run_at', i.run_at, 'max_attempts', i.max_attempts, 'priority', i.priority,
+                'db_id', i.db_id,
+                'attributes', jsonb_strip_nulls(i.more) || jsonb_build_object(
+                    'imported_from', %(name)s::text, 'imported_id', i.id
+                )
+            )::text, '{{')
+        )::json order by i.position) as specs,
+        array_agg(i.attempts order by i.position) as attempts
     from app_jobs_import as i
-    where i.why_not is null and i.position > %(after)s and i.position <= %(after)s + %(batch)s
-),
-added as (
-    select a.id, a.n
-    from {target}.add_jobs((
-        select json_agg(json_build_object(
-            'identifier', l.identifier, 'payload', l.payload, 'job_key', l.job_key,
-            'queue_name', l.queue_name, 'run_at', l.run_at, 'max_attempts', l.max_attempts,
-            'priority', l.priority, 'db_id', l.db_id,
-            'attributes', jsonb_strip_nulls(l.more) || jsonb_build_object(
-                'imported_from', %(name)s::text, 'imported_id', l.id
-            )
-        ) order by l.n)
-        from lot as l
-    )) with ordinality as a (id, n)
-    where exists (select from lot)
-)
-select a.id, l.attempts from added as a join lot as l using (n) where l.attempts > 0
+    where i.why_not is null and i.position > %(after)s and i.position <= %(upto)s
+) as l
+where l.specs is not null
 """
 _SET_ATTEMPTS = "select count(*) from {target}.reschedule_jobs(%s, attempts => %s)"
 _DELETE = """
@@ -255,6 +256,7 @@ def import_jobs(
             _lock(connection, tables, source)
         read = sql.SQL(_READ).format(source=sql.SQL(source.jobs).format(**names), **names)
         connection.execute(read)
+        connection.execute("analyze app_jobs_import")
         jobs = connection.cursor(row_factory=dict_row).execute(_COUNT).fetchall()
         schedules = _add_schedules(
             connection,
@@ -319,10 +321,13 @@ def _add(connection: Connection[Any], source: Source, names: Mapping[str, sql.Id
     attempts: dict[int, list[int]] = {}
     for after in range(0, last, BATCH):
         rows = connection.execute(
-            sql.SQL(_ADD).format(**names), {"after": after, "batch": BATCH, "name": source.name}
+            sql.SQL(_ADD).format(**names),
+            {"after": after, "upto": after + BATCH, "name": source.name},
         )
-        for job_id, number in rows:
-            attempts.setdefault(number, []).append(job_id)
+        for ids, numbers in rows:
+            for job_id, number in zip(ids, numbers, strict=True):
+                if number > 0:
+                    attempts.setdefault(number, []).append(job_id)
     for number, ids in attempts.items():
         connection.execute(sql.SQL(_SET_ATTEMPTS).format(**names), [ids, number])
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from app_jobs import Client
     from app_jobs.testing import Jobs
 
-# pytest loads this module in every project that has app-jobs: nothing else until it is asked for.
+# pytest loads this module in every project that has app-jobs: what is seldom needed comes later.
 
 
 @pytest.fixture(scope="session")

@@ -9,18 +9,19 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy
-from sqlalchemy import TextClause
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-from sqlalchemy.orm import Session
 
 from app_jobs._async_client import AsyncClient
 from app_jobs._client import Client
 from app_jobs._sql import Function
 from app_jobs.errors import translate
+
+if TYPE_CHECKING:  # its asyncio is an extra of SQLAlchemy's
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+    from sqlalchemy.orm import Session
 
 T = TypeVar("T")
 
@@ -72,7 +73,7 @@ class AsyncSessionClient(AsyncClient):
 
 
 @lru_cache
-def _statement(function: Function[Any], schema: str) -> TextClause:
+def _statement(function: Function[Any], schema: str) -> sqlalchemy.TextClause:
     # A colon in text() begins a parameter, unless there is a backslash before it.
     return sqlalchemy.text(
         function.text_query(schema.replace(":", r"\:"), lambda name, number: f":{name}")
