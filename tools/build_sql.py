@@ -89,6 +89,9 @@ def for_psql(plan: Plan, version: str) -> dict[str, str]:
             forget(plan),
             "commit;",
         ),
+        f"{name}_testing.sql": _render.render(
+            (ROOT / "tests/pgtap/include/testing.sql").read_text(), name
+        ),
     }
 
 

@@ -9,11 +9,11 @@ python3-venv"
 if ! command -v dpkg-query > /dev/null; then
     if ! command -v pg_prove > /dev/null || ! command -v sqitch > /dev/null ||
         ! command -v redis-server > /dev/null || ! command -v promtool > /dev/null ||
-        ! command -v chromium > /dev/null; then
+        ! command -v chromium > /dev/null || ! command -v npm > /dev/null; then
         cat >&2 <<MESSAGE
-The tests need PostgreSQL 15 with pgTAP and plpgsql_check, pg_prove, Sqitch, Redis, promtool and
-Chromium. On macOS (not tried):
-  brew install postgresql@15 sqitchers/sqitch/sqitch redis prometheus cpanminus chromium
+The tests need PostgreSQL 15 with pgTAP and plpgsql_check, pg_prove, Sqitch, Redis, promtool, npm
+and Chromium. On macOS (not tried):
+  brew install postgresql@15 sqitchers/sqitch/sqitch redis prometheus node cpanminus chromium
   cpanm TAP::Parser::SourceHandler::pgTAP
 and pgTAP and plpgsql_check from source. \`make demo\` needs none of this.
 MESSAGE
@@ -27,6 +27,8 @@ for package in $packages; do
     dpkg-query -W -f '${db:Status-Status}' "$package" 2> /dev/null | grep -qx installed ||
         missing="$missing $package"
 done
+# It may come from elsewhere, with a newer Node.
+command -v npm > /dev/null || missing="$missing npm"
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" != 0 ]; then

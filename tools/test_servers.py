@@ -49,13 +49,14 @@ SUITES = {
     "deploy": [*PYTEST, "tests/deploy"],
     "web": [*PYTEST, "tests/web"],
     "packaging": [*PYTEST, "tests/packaging"],
+    "fit": [*PYTEST, "tests/fit"],
     "model": [*PYTEST, "tests/model"],
     "pages": [*PYTEST, "-s", "tests/pages"],
     "chaos": [*PYTEST, "-s", "tests/chaos"],
     "bench": [*PYTEST, "-s", "tests/bench"],
 }
 # What does not depend on the server's version runs on the newest one alone.
-ONCE = {"packaging", "web"}
+ONCE = {"fit", "packaging", "web"}
 
 
 @dataclass(frozen=True)

@@ -186,6 +186,7 @@ def test_the_gallery_of_the_page_about_tasks(
     [
         ("README.md", "Delayed tasks"),
         ("README.md", "Effects that happen once"),
+        ("README.md", "Testing them"),
         ("docs/tasks.md", "Adding jobs"),
         ("docs/tasks.md", "Time limits"),
         ("docs/tasks.md", "Around all handlers"),

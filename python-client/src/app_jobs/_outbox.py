@@ -121,7 +121,7 @@ class Outbox:
         if isinstance(error, Snooze):
             self._others.append(Delay(context, error.delay))
         else:
-            self._others.append(Failure(context, _failure(context, error)))
+            self._others.append(Failure(context, describe_failure(context, error)))
         self._filled.set()
 
     def not_started(self, context: JobContext) -> None:
@@ -284,7 +284,7 @@ class Outbox:
             del self.held[context.id]
 
 
-def _failure(context: JobContext, error: BaseException) -> _sql.JobFailure:
+def describe_failure(context: JobContext, error: BaseException) -> _sql.JobFailure:
     """Describe a failed run for fail_jobs(), and log it."""
     failure: _sql.JobFailure = {"job_id": context.id, "lease": context.lease}
     if isinstance(error, Fail):

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Any, Generic, Literal, NamedTuple, TypedDict, TypeVar, cast
 
 from psycopg import BaseConnection, ProgrammingError
@@ -715,6 +716,21 @@ _INTEGERS = _Kind("integer[]", _int_array)
 _JSONS = _Kind("json[]", _json_array)
 
 
+def _as_text(value: Any) -> str | None:
+    """Return the text by which PostgreSQL knows a value, as encoded for a placeholder."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "{" + ",".join(map(_quoted_element, value)) + "}"
+    return str(value)
+
+
+def _quoted_element(element: str | None) -> str:
+    if element is None:
+        return "null"
+    return '"' + element.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
 # --- the functions -------------------------------------------------------------------------------
 
 
@@ -738,6 +754,43 @@ class Function(Generic[T]):
     def parameters(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the placeholders' values; an argument that is not given is null, the default."""
         return {name: kind.encode(name, values.get(name)) for name, kind in self.arguments.items()}
+
+    def text_query(self, schema: str, placeholder: Callable[[str, int], str]) -> str:
+        """Return the statement for any driver: `placeholder` is given a name and its number.
+
+        All values are text, which every driver can send, whatever it makes of the other types.
+        """
+        arguments = ", ".join(
+            f"{name} => {kind.added_to}cast(cast({placeholder(name, number)} as text)"
+            f" as {kind.type})"
+            for number, (name, kind) in enumerate(self.arguments.items(), 1)
+        )
+        name = quoted(schema).replace("%%", "%")
+        return f"select {self.columns} from {name}.{self.name}({arguments})"
+
+    def text_parameters(self, values: Mapping[str, Any]) -> dict[str, str | None]:
+        """Return the values of text_query()'s placeholders."""
+        return {name: _as_text(value) for name, value in self.parameters(values).items()}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Query(Function[T]):
+    """A statement that is run like a function; it names its values and {schema} in braces."""
+
+    text: str = ""
+
+    def query(self, schema: str) -> str:
+        """Return the statement, with a named placeholder per value."""
+        values = {name: f"%({name})s::{kind.type}" for name, kind in self.arguments.items()}
+        return self.text.format(schema=quoted(schema), **values)
+
+    def text_query(self, schema: str, placeholder: Callable[[str, int], str]) -> str:
+        """Return the statement for any driver, as Function does."""
+        values = {
+            name: f"cast(cast({placeholder(name, number)} as text) as {kind.type})"
+            for number, (name, kind) in enumerate(self.arguments.items(), 1)
+        }
+        return self.text.format(schema=quoted(schema).replace("%%", "%"), **values)
 
 
 _WHEN = {
@@ -1134,6 +1187,55 @@ ADD_JOB_FROM_NOW = Function(
 )
 
 
+# What tests of applications ask for: app_jobs.testing.
+_OF_TASK = {"task": _TEXT}
+WAITING = Query(
+    "jobs",
+    _OF_TASK,
+    _jobs,
+    text=f"select {JOB_COLUMNS} from {{schema}}.jobs"
+    " where locked_by is null and ({task} is null or task_identifier = {task})"
+    " order by priority, run_at, id",
+)
+MAKE_DUE: Query[int] = Query(
+    "reschedule_jobs",
+    _OF_TASK,
+    len,
+    text="""
+select j.id
+from {schema}.reschedule_jobs(
+    array(
+        select w.id from {schema}.jobs as w
+        where
+            w.run_at > pg_catalog.clock_timestamp() and w.locked_by is null
+            and ({task} is null or w.task_identifier = {task})
+    ),
+    run_at => pg_catalog.now()
+) as j""",
+)
+MAKE_SCHEDULES_DUE: Query[int] = Query(
+    "scheduled_jobs",
+    _OF_TASK,
+    len,
+    text="""
+update {schema}.scheduled_jobs set next_run_at = pg_catalog.now()
+where next_run_at is not null and ({task} is null or task_identifier = {task})
+returning id""",
+)
+EXPIRE_LEASES: Query[int] = Query(
+    "jobs",
+    _OF_TASK,
+    len,
+    text="""
+update {schema}.jobs
+set
+    lease_expires_at = pg_catalog.clock_timestamp() - interval '1 second',
+    slot = {schema}.enter_slot()
+where lease_expires_at is not null and ({task} is null or task_identifier = {task})
+returning id""",
+)
+
+
 def listen(schema: str) -> str:
     """Return the statement that listens to the schema's channel."""
     return f"listen {quoted(schema)}"
@@ -1418,6 +1520,7 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""').replace("%", "%%") + '"'
 
 
+@lru_cache
 def conninfo(dsn: str) -> str:
     """Return `dsn` with time limits on connecting and on a peer that has gone silent.
 

@@ -277,6 +277,52 @@ def add(
         print(job.id)
 
 
+@app.command("import")
+def import_jobs(
+    source: Annotated[str, typer.Argument(help="graphile-worker, procrastinate or pgpm-jobs.")],
+    apply: Annotated[bool, typer.Option("--apply", help="Do it; else tell what would be.")] = False,
+    dsn: Dsn = "",
+    from_schema: Annotated[
+        str | None, typer.Option(help="Theirs.", show_default="as they have it")
+    ] = None,
+    crontab: Annotated[
+        Path | None, typer.Option(help="That of graphile-worker.", exists=True, dir_okay=False)
+    ] = None,
+    time_zone: Annotated[str, typer.Option(help="Of their schedules.")] = "UTC",
+    schema: Schema = "app_jobs",
+    as_json: AsJson = False,
+) -> None:
+    """Carry the waiting jobs of another queue in this database over."""
+    from app_jobs import importer
+
+    done = importer.import_jobs(
+        dsn,
+        source,
+        from_schema=from_schema,
+        schema=schema,
+        crontab=crontab.read_text("utf-8") if crontab else None,
+        time_zone=time_zone,
+        apply=apply,
+    )
+    if as_json:
+        _print_json(asdict(done))
+        return
+    table = _table("task", "due", "later", "")
+    for row in done.jobs + done.schedules:
+        fate = f"stays: {row['why_not']}" if row["why_not"] else "comes over"
+        if "schedule_info" in row:
+            fate = f"schedule {json.dumps(row['schedule_info'])} {fate}"
+        due, later = str(row.get("due", "")), str(row.get("later", ""))
+        table.add_row(escape(row["task"]), due, later, escape(fate))
+    out.print(table)
+    for note in done.notes:
+        _say(f"note: {note}")
+    if apply:
+        _say(f"{done.carried} jobs came over")
+    else:
+        _say(f"{done.carried} jobs would come over; nothing was changed: --apply does it")
+
+
 # --- looking ---
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import psycopg
-
 
 class AppJobsError(Exception):
     """Base of all errors of app_jobs.
@@ -121,18 +119,28 @@ _BY_SQLSTATE: dict[str, type[AppJobsError]] = {
 }
 
 
-def translate(error: psycopg.Error) -> Exception:
-    """Return the exception to raise for a database error: ours where the SQLSTATE is ours."""
-    sqlstate = error.sqlstate
+def translate(error: Exception) -> Exception:
+    """Return the exception to raise for a database error: ours where the SQLSTATE is ours.
+
+    The error is psycopg's or asyncpg's, or one that SQLAlchemy or Django has wrapped around one.
+    """
+    found, sqlstate = error, None
+    origin: BaseException | None = error
+    for _ in range(3):  # SQLAlchemy's, its driver's adapter's, asyncpg's
+        state = getattr(origin, "sqlstate", None) or getattr(origin, "pgcode", None)
+        if isinstance(origin, Exception) and isinstance(state, str):
+            found, sqlstate = origin, state
+        origin = getattr(origin, "orig", None) or getattr(origin, "__cause__", None)
     if sqlstate is None:
         return error
     kind = _BY_SQLSTATE.get(sqlstate, AppJobsError if sqlstate.startswith("JQ") else None)
     if kind is None:
         return error
-    diagnostics = error.diag
+    # psycopg has the server's words in `diag`, asyncpg in the exception.
+    words = getattr(found, "diag", found)
     return kind(
-        diagnostics.message_primary or str(error),
+        getattr(words, "message_primary", None) or str(getattr(found, "message", found)),
         sqlstate=sqlstate,
-        detail=diagnostics.message_detail,
-        hint=diagnostics.message_hint,
+        detail=getattr(words, "message_detail", None) or getattr(words, "detail", None),
+        hint=getattr(words, "message_hint", None) or getattr(words, "hint", None),
     )
