@@ -47,13 +47,14 @@ SUITES = {
     "isolation": [*PYTEST, "tests/isolation"],
     "python": [*PYTEST, "tests/python"],
     "deploy": [*PYTEST, "tests/deploy"],
+    "docs": [*PYTEST, "tests/docs"],
     "model": [*PYTEST, "tests/model"],
     "pages": [*PYTEST, "-s", "tests/pages"],
     "chaos": [*PYTEST, "-s", "tests/chaos"],
     "bench": [*PYTEST, "-s", "tests/bench"],
 }
 # What does not depend on the server's version runs on the newest one alone.
-ONCE: set[str] = set()
+ONCE: set[str] = {"docs"}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,81 @@
+"""Every command and example of these pages is run, in order, in a clean virtual environment."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from reader import ROOT, Reader
+
+PAGES = [
+    "README.md",
+    "python-client/README.md",
+    "docs/tutorial.md",
+    "docs/schedules.md",
+    "docs/errors.md",
+    "docs/operations.md",
+]
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of somebody with a new machine: pip finds the package as if published."""
+    folder = tmp_path_factory.mktemp("machine")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation"]
+    subprocess.run([*build, "-o", folder / "wheels", ROOT / "python-client"], check=True)
+    venv.create(folder / "venv", with_pip=True)
+    programs = [str(folder / "venv/bin"), os.environ["APP_JOBS_TEST_BIN"], os.environ["PATH"]]
+    ignored = {"DATABASE_URL", "PGDATABASE", "PYTHONPATH", "VIRTUAL_ENV"}
+    return {name: value for name, value in os.environ.items() if name not in ignored} | {
+        "PATH": ":".join(programs),
+        "PIP_FIND_LINKS": str(folder / "wheels"),
+        "PIP_QUIET": "2",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+    }
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[[], Path]]:
+    """A function: a copy of the repository, with the virtual environment that make has made."""
+    copy = tmp_path / "checkout"
+
+    def make() -> Path:
+        if not copy.exists():
+            ignored = shutil.ignore_patterns(".*", "build", "dist", "__pycache__")
+            shutil.copytree(ROOT, copy, ignore=ignored)
+            (copy / ".venv").symlink_to(ROOT / ".venv")
+        return copy
+
+    yield make
+    if copy.exists():
+        subprocess.run(["make", "--silent", "clean"], cwd=copy, env=environment, check=True)
+
+
+@pytest.fixture
+def reader(
+    server: str, tmp_path: Path, environment: dict[str, str], checkout: Callable[[], Path]
+) -> Iterator[Reader]:
+    """Somebody with an empty folder; the databases that he makes are dropped in the end."""
+    names = "select datname from pg_database"
+    folder, logs = tmp_path / "work", tmp_path / "logs"
+    folder.mkdir()
+    logs.mkdir()
+    with psycopg.connect(server, autocommit=True) as connection:
+        before = connection.execute(names).fetchall()
+        yield Reader(folder, dict(environment), checkout, logs)
+        for row in set(connection.execute(names).fetchall()) - set(before):
+            connection.execute(f'drop database "{row[0]}" with (force)')
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_is_true(reader: Reader, page: str) -> None:
+    reader.read(ROOT / page)
