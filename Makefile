@@ -12,8 +12,8 @@ unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint format generate test-pgtap test-isolation test-python test-deploy \
-	model pages chaos bench deploy verify revert status install uninstall sql clean system
+.PHONY: help demo test lint format generate test-pgtap test-isolation test-python test-deploy test-docs \
+	site model pages chaos bench deploy verify revert status install uninstall sql clean system
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ demo: $(VENV)/demo ## watch jobs flow, on a PostgreSQL of its own (or on DATABAS
 	@$(BIN)/python -m app_jobs.demo
 
 test: system $(VENV)/dev lint ## all linters and tests, on PostgreSQL 15 and 18; Debian's packages as root
-	@$(BIN)/python tools/test_servers.py pgtap isolation python deploy model pages chaos
+	@$(BIN)/python tools/test_servers.py pgtap isolation python deploy docs model pages chaos
 
 lint: $(VENV)/dev ## ruff, mypy, sqlfluff, squawk; generated files are fresh
 	@echo "Linting"
@@ -44,18 +44,22 @@ generate: $(VENV)/dev ## generate the synchronous client, docs/reference.md and 
 	@$(BIN)/python tools/build_reference.py
 	@$(BIN)/python tools/build_sql.py
 
+site: $(VENV)/dev ## build the documentation as a static site in build/site
+	@$(BIN)/python tools/build_site.py
+
 # One layer of tests each; ON=15 or ON=18 for one server, ARGS="-k words" for pg_prove or pytest.
 test-pgtap: ## SQL: functions, privileges, house rules
 test-isolation: ## SQL: races between sessions
 test-python: ## client, worker, console command, migrator
 test-deploy: ## every road into a database and out; each change reverted, broken, interrupted
+test-docs: ## every command and example of the documentation; the site
 model pages test-deploy: export APP_JOBS_FULL := 1
 model: ## long: random calls of all functions agree with a model
 pages: ## long: pages touched by claims, with millions of jobs
 chaos: export APP_JOBS_CHAOS_JOBS := 10000
 chaos: ## long: workers and backends killed
 bench: ## long: jobs per second, latencies
-test-pgtap test-isolation test-python test-deploy model pages chaos bench: system $(VENV)/dev
+test-pgtap test-isolation test-python test-deploy test-docs model pages chaos bench: system $(VENV)/dev
 	@$(BIN)/python tools/test_servers.py $(addprefix --on ,$(ON)) --args='$(ARGS)' $(@:test-%=%)
 
 # SCHEMA=name: under another name, beside others.

@@ -53,6 +53,8 @@ def checkout(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[[
             ignored = shutil.ignore_patterns(".*", "build", "dist", "__pycache__")
             shutil.copytree(ROOT, copy, ignore=ignored)
             (copy / ".venv").symlink_to(ROOT / ".venv")
+            for name in ("VERSION", "python-client/pyproject.toml"):
+                os.utime(copy / name, (0, 0))  # so that make takes .venv for up to date
         return copy
 
     yield make

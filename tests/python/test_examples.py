@@ -1,4 +1,4 @@
-"""The examples run, against a real server and a real Redis; the README shows them as they are."""
+"""The examples run, against a real server and a real Redis; tests/docs compares the README."""
 
 from __future__ import annotations
 
@@ -143,18 +143,3 @@ def test_a_transfer_happens_with_the_end_of_its_job(
         ("completed", {"moved": 300}),
         ("failed", None),
     ]
-
-
-@pytest.mark.parametrize("section", ["Delayed tasks", "Effects that happen once"])
-def test_the_readme_shows_the_examples(section: str) -> None:
-    text = (ROOT / "README.md").read_text().split(f"## {section}\n")[1].split("\n## ")[0]
-    code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert code
-    examples = [unindented(path.read_text()) for path in EXAMPLES.glob("*.py")]
-    for block in code:
-        for part in unindented(block).split("\n\n"):
-            assert any(part.strip("\n") in example for example in examples), part
-
-
-def unindented(text: str) -> str:
-    return "\n".join(line.strip() for line in text.splitlines())
