@@ -12,8 +12,8 @@ unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint format generate test-pgtap test-isolation test-python test-deploy test-docs \
-	site model pages chaos bench deploy verify revert status install uninstall sql clean system
+.PHONY: help demo test lint format generate test-pgtap test-isolation test-python test-deploy \
+	test-docs site model pages chaos bench deploy verify revert status install uninstall sql clean system
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,7 +53,7 @@ test-isolation: ## SQL: races between sessions
 test-python: ## client, worker, console command, migrator
 test-deploy: ## every road into a database and out; each change reverted, broken, interrupted
 test-docs: ## every command and example of the documentation; the site
-model pages test-deploy: export APP_JOBS_FULL := 1
+model pages test-deploy test-docs: export APP_JOBS_FULL := 1
 model: ## long: random calls of all functions agree with a model
 pages: ## long: pages touched by claims, with millions of jobs
 chaos: export APP_JOBS_CHAOS_JOBS := 10000

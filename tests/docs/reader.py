@@ -15,6 +15,7 @@ what is to be done instead:
                              text: wait until that terminal has printed it
     <!-- again -->           the text after it is what the block prints sooner or later
     <!-- checkout -->        in a copy of the repository, not in the empty folder
+    <!-- checkout, long -->  the same, but only with APP_JOBS_FULL, which `make test-docs` sets
     <!-- from PATH -->       nothing: this stands in a file, which tests run as a whole
     <!-- not run: WHY -->    nothing
 """
@@ -25,9 +26,8 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def blocks_of(path: Path) -> list[Block]:
     found = []
     for match in BLOCK.finditer(text):
         line = text.count("\n", 0, match.start("language")) + 1
-        place = f"{path.relative_to(ROOT)}:{line}"
+        place = f"{path.name}:{line}"
         found.append(Block(place, match["language"], match["code"], match["mark"] or ""))
     fences = len(re.findall(rf"^ *{FENCE}", text, re.MULTILINE))
     assert fences == 2 * len(found), f"{path.name}: a fence is indented, or not closed"
@@ -114,6 +114,7 @@ class Reader:
     checkout: Callable[[], Path]
     logs: Path
     terminals: dict[str, Terminal] = field(default_factory=dict)
+    compared: bool = False
     session: subprocess.Popen[str] | None = None
 
     def read(self, path: Path) -> None:
@@ -131,43 +132,52 @@ class Reader:
             self.leave()
 
     def follow(self, block: Block, expected: str | None) -> None:
-        """Run a block, and compare what it prints with the text that follows it, if one does."""
+        """Do what a block and its mark say; the text that follows is what it must print."""
         kind, _, name = block.mark.partition(" ")
+        left_out = block.mark.startswith("not run: ") or (
+            block.mark == "checkout, long" and not os.environ.get("APP_JOBS_FULL")
+        )
+        file = FILE.match(block.code) if block.language == "python" else None
         if kind == "from":
             self.compare_with_file(block, ROOT / name)
-        elif block.mark.startswith("not run: "):
-            return
         elif kind == "terminal" and block.language == "sh":
             self.open_terminal(name, block)
         elif kind == "terminal" and block.language == "text":
             self.watch(self.terminals[name], block)
         elif block.language == "text" and not block.mark:
-            return  # it was compared when the block before it was run
-        elif block.mark not in ("", "again", "checkout"):
-            raise Misprint(block, f"nobody knows the mark {block.mark!r}", "")
-        elif block.language == "python" and (file := FILE.match(block.code)):
+            if not self.compared:
+                raise Misprint(block, "nothing before it prints it, and it has no mark", "")
+        elif file:
             with (self.folder / file["name"]).open("a" if file["below"] else "w") as source:
                 source.write(f"\n\n{block.code[file.end() :]}")
-        else:
-            run = {"sh": self.shell, "sql": self.psql, "python": self.python}.get(block.language)
-            if run is None:
-                raise Misprint(block, "no way to run it, and no mark says why it is not run", "")
-            deadline = time.monotonic() + PATIENCE
-            while True:
-                good, output = run(block)
-                matches = expected is None or fits(expected, output)
-                if matches or block.mark != "again" or time.monotonic() > deadline:
-                    break
-                time.sleep(0.1)
-            if good == bool(expected and ERROR.search(expected)):
-                raise Misprint(block, "it did not fail" if good else "it failed", output)
-            if not matches:
-                raise Misprint(block, f"it should have printed:\n\n{expected}", output)
+        elif not left_out:
+            self.run_and_compare(block, expected)
+            self.compared = True
+            return
+        self.compared = False
+
+    def run_and_compare(self, block: Block, expected: str | None) -> None:
+        if block.mark not in ("", "again", "checkout", "checkout, long"):
+            raise Misprint(block, f"nobody knows the mark {block.mark!r}", "")
+        run = {"sh": self.shell, "sql": self.psql, "python": self.python}.get(block.language)
+        if run is None:
+            raise Misprint(block, "no way to run it, and no mark says why it is not run", "")
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            good, output = run(block)
+            matches = expected is None or fits(expected, output)
+            if matches or block.mark != "again" or time.monotonic() > deadline:
+                break
+            time.sleep(0.1)
+        if good == bool(expected and ERROR.search(expected)):
+            raise Misprint(block, "it did not fail" if good else "it failed", output)
+        if not matches:
+            raise Misprint(block, f"it should have printed:\n\n{expected}", output)
 
     def shell(self, block: Block) -> tuple[bool, str]:
         exports = self.logs / "exports"
         script = f"set -euo pipefail\n{block.code}\nenv -0 > '{exports}'"
-        cwd = self.checkout() if block.mark == "checkout" else self.folder
+        cwd = self.checkout() if block.mark.startswith("checkout") else self.folder
         done = self.run(["bash", "-c", script], cwd=cwd)
         if done[0]:
             pairs = exports.read_text().rstrip("\0").split("\0")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from reader import ROOT, Reader
+from reader import FENCE, ROOT, Misprint, Reader
 
 PAGES = [
     "README.md",
@@ -81,3 +81,48 @@ def reader(
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_is_true(reader: Reader, page: str) -> None:
     reader.read(ROOT / page)
+
+
+def block(language: str, code: str, mark: str = "") -> str:
+    return f"{mark}\n{FENCE}{language}\n{code}\n{FENCE}\n"
+
+
+@pytest.mark.parametrize(
+    ("page", "complaint"),
+    [
+        (block("sh", "echo good") + block("text", "bad"), "should have printed:\n\nbad"),
+        (block("sh", "echo good; echo more") + block("text", "good"), "should have printed"),
+        (block("python", "1 / 0"), "it failed"),
+        (block("python", "print(1)") + block("text", "Traceback …"), "it did not fail"),
+        (block("sh", "exit 3"), "it failed"),
+        (block("text", "good"), "nothing before it prints it"),
+        (block("toml", "a = 1"), "no way to run it"),
+        (block("sh", "exit 3", "<!-- not run: -->"), "it failed"),
+        (block("python", "x = 1", "<!-- from tests/docs/reader.py -->"), "has no such lines"),
+        (block("sh", "true", "<!-- perhaps -->"), "nobody knows the mark"),
+        (
+            block("sh", "echo good", "<!-- terminal t -->")
+            + block("text", "bad", "<!-- terminal t -->"),
+            "does not show it",
+        ),
+    ],
+)
+def test_a_wrong_page_is_found_out(
+    reader: Reader, tmp_path: Path, page: str, complaint: str
+) -> None:
+    path = tmp_path / "page.md"
+    path.write_text(page)
+    with pytest.raises(Misprint, match=complaint):
+        reader.read(path)
+
+
+def test_a_page_can_leave_open_what_differs(reader: Reader, tmp_path: Path) -> None:
+    path = tmp_path / "page.md"
+    path.write_text(
+        block("sh", "seq 5; date")
+        + block("text", "1\n…\n5\n… …")
+        + block("python", "import asyncio\nawait asyncio.sleep(0)\nx = 7")
+        + block("python", "print(x)")
+        + block("text", "7")
+    )
+    reader.read(path)

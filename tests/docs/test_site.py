@@ -1,4 +1,4 @@
-"""The site builds without a warning; its links lead somewhere, and it loads nothing from elsewhere."""
+"""The site builds without warnings, its links lead somewhere, it loads nothing from elsewhere."""
 
 from __future__ import annotations
 
