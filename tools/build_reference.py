@@ -43,7 +43,8 @@ def sections(script: str) -> list[str]:
     for kind, object_name, quoted in COMMENT.findall(script):
         name, text = " ".join(object_name.split()), quoted.replace("''", "'")
         if kind == "column":
-            columns.append(f"| `{name.split('.')[1]}` | {' '.join(text.split())} |")
+            cell = " ".join(text.split()).replace("|", "\\|")
+            columns.append(f"| `{name.split('.')[1]}` | {cell} |")
         elif kind == "function" and "internal" in text.rsplit("Roles:", 1)[-1]:
             internal.append(f"* `{name}`: {text.split(chr(10) + chr(10))[0]}")
         elif kind == "function":

@@ -96,7 +96,9 @@ class Terminal:
     seen: int = 0
 
     def unread(self) -> str:
-        return tidy(self.log.read_text())[self.seen :]
+        """The whole lines that have not been waited for yet."""
+        text = self.log.read_text()
+        return text[self.seen : text.rfind("\n") + 1]
 
     def interrupt(self) -> None:
         if self.process.poll() is None:

@@ -26,16 +26,18 @@ PAGES = [
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of somebody with a new machine: pip finds the package as if published."""
+    """The environment of somebody with a new machine, to whom pip gives the package of today."""
     folder = tmp_path_factory.mktemp("machine")
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation"]
-    subprocess.run([*build, "-o", folder / "wheels", ROOT / "python-client"], check=True)
+    subprocess.run([*build, "-o", folder, ROOT / "python-client"], check=True)
+    (folder / "constraints.txt").write_text(f"app-jobs=={(ROOT / 'VERSION').read_text()}")
     venv.create(folder / "venv", with_pip=True)
     programs = [str(folder / "venv/bin"), os.environ["APP_JOBS_TEST_BIN"], os.environ["PATH"]]
     ignored = {"DATABASE_URL", "PGDATABASE", "PYTHONPATH", "VIRTUAL_ENV"}
     return {name: value for name, value in os.environ.items() if name not in ignored} | {
         "PATH": ":".join(programs),
-        "PIP_FIND_LINKS": str(folder / "wheels"),
+        "PIP_FIND_LINKS": str(folder),
+        "PIP_CONSTRAINT": str(folder / "constraints.txt"),
         "PIP_QUIET": "2",
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "LC_ALL": "C.UTF-8",
