@@ -39,7 +39,7 @@ format: $(VENV)/dev ## format the Python files
 	@$(BIN)/ruff check --fix --config python-client/pyproject.toml $(PY)
 	@$(BIN)/ruff format --config python-client/pyproject.toml $(PY)
 
-generate: $(VENV)/dev ## generate the synchronous client, docs/reference.md and sql/
+generate: $(VENV)/dev ## generate the synchronous client, the reference and sql/
 	@$(BIN)/python tools/generate_sync.py
 	@$(BIN)/python tools/build_reference.py
 	@$(BIN)/python tools/build_sql.py
