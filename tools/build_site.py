@@ -22,7 +22,7 @@ from mkdocs.exceptions import Abort
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "build/pages"
 SHOWN = ["*.md", "LICENSE", "docs/**/*.md", "tests/*.md", "python-client/*.md"]
-LINKED = ["python-client/examples/**/*.py"]
+LINKED = ["docs/*.css", "python-client/examples/**/*.py"]
 COMMENT = re.compile(r"^<!--.*?-->\n", re.MULTILINE | re.DOTALL)
 
 
