@@ -13,7 +13,7 @@ unexport PYTHONPATH PYTHONHOME
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test lint format generate test-pgtap test-isolation test-python test-deploy \
-	test-packaging test-web test-fit \
+	test-packaging test-web test-fit test-docs site \
 	model pages chaos bench deploy verify revert status install uninstall sql clean system
 
 help: ## print this list
@@ -23,7 +23,7 @@ demo: $(VENV)/demo ## watch jobs flow, on a PostgreSQL of its own (or on DATABAS
 	@$(BIN)/python -m app_jobs.demo
 
 test: system $(VENV)/dev lint ## all linters and tests, on PostgreSQL 15 and 18; Debian's packages as root
-	@$(BIN)/python tools/test_servers.py pgtap isolation python deploy packaging web fit model pages chaos
+	@$(BIN)/python tools/test_servers.py pgtap isolation python deploy packaging web fit docs model pages chaos
 
 lint: $(VENV)/dev ## ruff, mypy, sqlfluff, squawk; generated files are fresh
 	@echo "Linting"
@@ -40,10 +40,13 @@ format: $(VENV)/dev ## format the Python files
 	@$(BIN)/ruff check --fix --config python-client/pyproject.toml $(PY)
 	@$(BIN)/ruff format --config python-client/pyproject.toml $(PY)
 
-generate: $(VENV)/dev ## generate the synchronous client, docs/reference.md and sql/
+generate: $(VENV)/dev ## generate the synchronous client, the reference and sql/
 	@$(BIN)/python tools/generate_sync.py
 	@$(BIN)/python tools/build_reference.py
 	@$(BIN)/python tools/build_sql.py
+
+site: $(VENV)/dev ## build the documentation as a static site in build/site
+	@$(BIN)/python tools/build_site.py
 
 # One layer of tests each; ON=15 or ON=18 for one server, ARGS="-k words" for pg_prove or pytest.
 test-pgtap: ## SQL: functions, privileges, house rules
@@ -53,13 +56,14 @@ test-deploy: ## every road into a database and out; each change reverted, broken
 test-packaging: ## wheel and sdist in a clean environment, the project that init writes
 test-web: ## the dashboard, in a browser too
 test-fit: ## other people's applications, tests and queues
-model pages test-deploy: export APP_JOBS_FULL := 1
+test-docs: ## every command and example of the documentation; the site
+model pages test-deploy test-docs: export APP_JOBS_FULL := 1
 model: ## long: random calls of all functions agree with a model
 pages: ## long: pages touched by claims, with millions of jobs
 chaos: export APP_JOBS_CHAOS_JOBS := 10000
 chaos: ## long: workers and backends killed
 bench: ## long: jobs per second, latencies
-test-pgtap test-isolation test-python test-deploy test-packaging test-web test-fit model pages chaos bench: system $(VENV)/dev
+test-pgtap test-isolation test-python test-deploy test-packaging test-web test-fit test-docs model pages chaos bench: system $(VENV)/dev
 	@$(BIN)/python tools/test_servers.py $(addprefix --on ,$(ON)) --args='$(ARGS)' $(@:test-%=%)
 
 # SCHEMA=name: under another name, beside others.

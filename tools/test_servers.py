@@ -50,13 +50,14 @@ SUITES = {
     "web": [*PYTEST, "tests/web"],
     "packaging": [*PYTEST, "tests/packaging"],
     "fit": [*PYTEST, "tests/fit"],
+    "docs": [*PYTEST, "tests/docs"],
     "model": [*PYTEST, "tests/model"],
     "pages": [*PYTEST, "-s", "tests/pages"],
     "chaos": [*PYTEST, "-s", "tests/chaos"],
     "bench": [*PYTEST, "-s", "tests/bench"],
 }
 # What does not depend on the server's version runs on the newest one alone.
-ONCE = {"fit", "packaging", "web"}
+ONCE = {"docs", "fit", "packaging", "web"}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The examples run, against a real server and a real Redis; the README shows them as they are."""
+"""The examples run, against a real server and a real Redis; tests/docs compares the README."""
 
 from __future__ import annotations
 
@@ -179,30 +179,3 @@ def test_the_gallery_of_the_page_about_tasks(
     assert {"look at this sunset", "look at this cat"} <= set(caplog.messages)
     took = {text.split("/")[0] for text in caplog.messages if "took" in text}
     assert took == {"announce", "develop", "export", "tag"}
-
-
-@pytest.mark.parametrize(
-    ("page", "section"),
-    [
-        ("README.md", "Delayed tasks"),
-        ("README.md", "Effects that happen once"),
-        ("README.md", "Testing them"),
-        ("docs/tasks.md", "Adding jobs"),
-        ("docs/tasks.md", "Time limits"),
-        ("docs/tasks.md", "Around all handlers"),
-        ("docs/tasks.md", "What computes for long"),
-        ("docs/tasks.md", "Many jobs at once"),
-    ],
-)
-def test_the_pages_show_the_examples(page: str, section: str) -> None:
-    text = (ROOT / page).read_text().split(f"## {section}\n")[1].split("\n## ")[0]
-    code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert code
-    examples = [unindented(path.read_text()) for path in EXAMPLES.glob("*.py")]
-    for block in code:
-        for part in unindented(block).split("\n\n"):
-            assert any(part.strip("\n") in example for example in examples), part
-
-
-def unindented(text: str) -> str:
-    return "\n".join(line.strip() for line in text.splitlines())
