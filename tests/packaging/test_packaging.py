@@ -109,7 +109,7 @@ def test_the_core_needs_psycopg_alone(run: Run, empty_database: str) -> None:
     # What a producer does not need is not imported: it takes milliseconds.
     assert imported.split(",") == [
         *("app_jobs._async_client", "app_jobs._client", "app_jobs._payloads", "app_jobs._sql"),
-        *("app_jobs.errors", "app_jobs.tasks"),
+        *("app_jobs._tracing", "app_jobs.errors", "app_jobs.tasks"),
     ]
     without = run("app-jobs", "--version")
     assert without.returncode == 2

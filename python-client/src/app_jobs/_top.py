@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich import markup
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from app_jobs._plain import escape
 
 Look = dict[str, Any]  # what _sql.top() answers
 
@@ -22,17 +23,6 @@ LEVELS = "▁▂▃▄▅▆▇█"
 SILENT = 60  # seconds after which a worker is taken to be in trouble
 WIDE = 120  # columns from which what tasks did of late is shown, too
 FRAME = 9  # lines that are no task and no worker
-_CONTROLS = dict.fromkeys({*range(32), *range(127, 160)} - {ord("\t"), ord("\n")}, "\ufffd")
-
-
-def plain(text: str) -> str:
-    """Return text that anybody may have written without what would steer the terminal."""
-    return text.translate(_CONTROLS)
-
-
-def escape(text: str) -> str:
-    """Return such a text as markup that shows it as it is."""
-    return markup.escape(plain(text))
 
 
 class View:

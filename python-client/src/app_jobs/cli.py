@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timedelta, timezone, tzinfo
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import psycopg
@@ -25,23 +26,24 @@ import psycopg
 from app_jobs import _sql
 from app_jobs._client import Client
 from app_jobs._logs import LogFormat, log_to_stderr
+from app_jobs._plain import escape, plain
 from app_jobs._sql import Job
 from app_jobs.errors import AppJobsError, BadArgument, UnknownJob
 from app_jobs.tasks import Tasks
 
 try:
+    import rich  # noqa: F401 (what it draws with is imported when there is something to draw)
     import typer
-    from rich.console import Console
-    from rich.live import Live
-    from rich.table import Table
-
-    from app_jobs._top import View, escape, keyboard, plain
 except ModuleNotFoundError as missing:
     print(
         f"app-jobs needs the extra cli ({missing.name} is missing): pip install 'app-jobs[cli]'",
         file=sys.stderr,
     )
     raise SystemExit(2) from None
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 FAILED, USAGE, UNREACHABLE = 1, 2, 3
 COLOURS = {"critical": "bold red", "warning": "yellow", "ok": "green"}
@@ -51,10 +53,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-# What is piped on is not cut off at the width of a terminal.
-out = Console(width=None if sys.stdout.isatty() else 240)
-err = Console(stderr=True, soft_wrap=True)
-
 Dsn = Annotated[
     str,
     typer.Option(
@@ -94,7 +92,7 @@ def _tell_versions(wanted: bool) -> None:
         from app_jobs._versions import versions
 
         for part, version in versions().items():
-            out.print(f"{part:6} {escape(version)}", highlight=False)
+            _out().print(f"{part:6} {escape(version)}", highlight=False)
         raise typer.Exit
 
 
@@ -172,8 +170,8 @@ def status(dsn: Dsn = "", schema: Schema = "app_jobs", as_json: AsJson = False) 
         return
     for label, names in (("pending", found.pending), ("drifted", found.drifted)):
         if names:
-            out.print(f"{label}: {', '.join(names)}", highlight=False)
-    out.print(f"{len(found.deployed)} changes deployed, {len(found.pending)} pending")
+            _out().print(f"{label}: {', '.join(names)}", highlight=False)
+    _out().print(f"{len(found.deployed)} changes deployed, {len(found.pending)} pending")
 
 
 # --- work ---
@@ -314,7 +312,7 @@ def import_jobs(
             fate = f"schedule {json.dumps(row['schedule_info'])} {fate}"
         due, later = str(row.get("due", "")), str(row.get("later", ""))
         table.add_row(escape(row["task"]), due, later, escape(fate))
-    out.print(table)
+    _out().print(table)
     for note in done.notes:
         _say(f"note: {note}")
     if apply:
@@ -356,7 +354,7 @@ def list_jobs(
             job["run_at"][:19],
             escape((job["last_error"] or "").partition("\n")[0][:60]),
         )
-    out.print(table)
+    _out().print(table)
 
 
 @app.command()
@@ -380,13 +378,13 @@ def show(
         return
     _print_members(found[0])
     for error in errors:
-        out.print(
+        _out().print(
             f"\nattempt {error['attempt']} failed at {error['failed_at']} on"
             f" {escape(error['worker_id'] or '')}: {escape(error['error_message'] or '')}",
             highlight=False,
         )
         if error["detail"]:
-            out.print(escape(error["detail"].rstrip()), highlight=False)
+            _out().print(escape(error["detail"].rstrip()), highlight=False)
 
 
 @app.command()
@@ -421,7 +419,7 @@ def queues(
             escape(queue["locked_by"] or ""),
             (queue["locked_at"] or "")[:19],
         )
-    out.print(table)
+    _out().print(table)
 
 
 @app.command()
@@ -435,9 +433,9 @@ def doctor(dsn: Dsn = "", schema: Schema = "app_jobs", as_json: AsJson = False) 
         for finding in findings:
             severity = f"[{COLOURS.get(finding.severity, 'default')}]{finding.severity:8}[/]"
             figure = f": {finding.figure}" if finding.figure else ""
-            out.print(f"{severity}  {escape(finding.finding + figure)}", highlight=False)
+            _out().print(f"{severity}  {escape(finding.finding + figure)}", highlight=False)
             if finding.remedy:
-                out.print(f"{'':8}  {escape(finding.remedy)}", highlight=False)
+                _out().print(f"{'':8}  {escape(finding.remedy)}", highlight=False)
     if any(finding.severity == "critical" for finding in findings):
         raise typer.Exit(FAILED)
 
@@ -473,7 +471,11 @@ def top(
     def look() -> Any:
         return _fetch(dsn, schema, _sql.top(schema), namespace=schema)[0]
 
-    view = View()
+    from rich.live import Live
+
+    from app_jobs._top import View, keyboard
+
+    view, out = View(), _out()
     view.add(look())
     if as_json:
         _print_json(view.look)
@@ -693,7 +695,7 @@ def prune(
     """Delete finished jobs, in batches until none is left; print how many."""
     age = None if older_than is None else _age(older_than)
     total = 0
-    with Client(dsn, schema=schema) as client, err.status("deleting finished jobs") as status:
+    with Client(dsn, schema=schema) as client, _err().status("deleting finished jobs") as status:
         while True:
             deleted = client.prune(age, batch)
             total += deleted
@@ -735,7 +737,7 @@ def list_schedules(
             (schedule["last_scheduled"] or "")[:19],
             "paused" if schedule["paused"] else (schedule["next_run_at"] or "never")[:19],
         )
-    out.print(table)
+    _out().print(table)
 
 
 @schedules.command("preview")
@@ -887,8 +889,25 @@ def _print_ids(jobs: Sequence[Job], wanted: Sequence[int] | None) -> None:
         raise typer.Exit(FAILED)
 
 
+@cache
+def _out() -> Console:
+    from rich.console import Console
+
+    # What is piped on is not cut off at the width of a terminal.
+    return Console(width=None if sys.stdout.isatty() else 240)
+
+
+@cache
+def _err() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, soft_wrap=True)
+
+
 def _table(*headings: str) -> Table:
     """A table whose last column takes the room that is left."""
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
         table.add_column(heading, no_wrap=heading != headings[-1], overflow="ellipsis")
@@ -899,7 +918,7 @@ def _print_members(record: dict[str, Any]) -> None:
     for name, value in record.items():
         if value is not None:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            out.print(f"{name:17} {escape(text)}", highlight=False)
+            _out().print(f"{name:17} {escape(text)}", highlight=False)
 
 
 def _print_json(value: Any) -> None:
@@ -907,11 +926,11 @@ def _print_json(value: Any) -> None:
 
 
 def _say(message: str) -> None:
-    err.print(message, highlight=False, markup=False)
+    _err().print(message, highlight=False, markup=False)
 
 
 def _complain(message: str, detail: str | None = None, hint: str | None = None) -> None:
-    err.print(f"[bold red]error:[/] {escape(message)}", highlight=False)
+    _err().print(f"[bold red]error:[/] {escape(message)}", highlight=False)
     for label, text in (("detail", detail), ("hint", hint)):
         if text:
-            err.print(f"{label}: {text}", highlight=False, markup=False)
+            _err().print(f"{label}: {text}", highlight=False, markup=False)
