@@ -1,5 +1,5 @@
 -- Deploy app_jobs:metrics to pg
--- requires: release_jobs
+-- requires: slots
 
 begin;
 

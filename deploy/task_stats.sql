@@ -1,5 +1,5 @@
 -- Deploy app_jobs:task_stats to pg
--- requires: slots
+-- requires: metrics
 
 begin;
 
@@ -31,6 +31,20 @@ create table app_jobs.stat_reports (
     worker_id text not null,
     figures app_jobs.task_figures[] not null,
     constraint stat_reports_pkey primary key (at, id)
+);
+
+-- What waited in the middle of each minute, by task and by queue.
+create table app_jobs.depth_figures (
+    at timestamptz not null,
+    kind text not null,
+    name text collate "C" not null,
+    ready bigint not null,
+    scheduled bigint not null,
+    running bigint not null,
+    parked bigint not null,
+    oldest_ready_age interval,
+    constraint depth_figures_pkey primary key (at, kind, name),
+    constraint depth_figures_kind_known check (kind in ('task', 'queue'))
 );
 
 -- Minutes up to which reports are merged, and figures deleted: seconds since 1970.
@@ -224,6 +238,48 @@ begin
 end;
 $$;
 
+create function app_jobs.record_depths(at timestamptz) returns void
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+declare
+    c_deepest constant integer := 50;
+begin
+    if exists (select from app_jobs.depth_figures as f where f.at = record_depths.at) then
+        return;
+    end if;
+    insert into app_jobs.depth_figures (
+        at, kind, name, ready, scheduled, running, parked, oldest_ready_age
+    )
+    select
+        record_depths.at, d.kind, d.name, d.ready, d.scheduled, d.running, d.parked,
+        d.oldest_ready_age
+    from (
+        select
+            n.kind, n.name,
+            sum(m.ready) as ready,
+            sum(m.scheduled) as scheduled,
+            sum(m.running) as running,
+            sum(m.parked) as parked,
+            max(m.oldest_ready_age) as oldest_ready_age,
+            row_number() over (
+                partition by n.kind
+                order by
+                    sum(m.ready + m.parked) desc, sum(m.scheduled + m.running) desc, n.name
+            ) as place
+        from app_jobs.metrics() as m
+        cross join lateral (
+            values ('task', m.task_identifier), ('queue', m.queue_name)
+        ) as n(kind, name)
+        where n.name is not null
+        group by n.kind, n.name
+        having sum(m.ready + m.scheduled + m.running + m.parked) > 0
+    ) as d
+    where d.place <= c_deepest;
+end;
+$$;
+
 create function app_jobs.merge_stats(reports integer, rows integer) returns integer
 language plpgsql
 volatile
@@ -255,6 +311,7 @@ begin
     then
         return 0;
     end if;
+    perform app_jobs.record_depths(v_over);
 
     select r.at into v_at
     from app_jobs.stat_reports as r
@@ -290,22 +347,35 @@ begin
     perform setval('app_jobs.stats_merged_to', extract(epoch from v_merged_to)::bigint);
 
     with old as materialized (
-        select m.tid, m.at
+        select m.figures, m.depths, m.at
         from unnest(array[1, 10]) as s(minutes)
         cross join lateral (
-            select o.ctid as tid, o.at
+            select o.ctid as figures, null::tid as depths, o.at
             from app_jobs.task_figures as o
             where o.minutes = s.minutes and o.at >= v_pruned_from and o.at < v_over - c_kept
             order by o.at
             limit merge_stats.rows
         ) as m
-        order by m.at
+        union all
+        (
+            select null, o.ctid, o.at
+            from app_jobs.depth_figures as o
+            where o.at >= v_pruned_from and o.at < v_over - c_kept
+            order by o.at
+            limit merge_stats.rows
+        )
+        order by at
         limit merge_stats.rows
     ),
 
     gone as (
         delete from app_jobs.task_figures as f
-        where f.ctid = any(array(select o.tid from old as o))
+        where f.ctid = any(array(select o.figures from old as o))
+    ),
+
+    gone_depths as (
+        delete from app_jobs.depth_figures as f
+        where f.ctid = any(array(select o.depths from old as o))
     )
 
     select count(*), max(o.at) into v_pruned, v_pruned_to from old as o;
@@ -316,6 +386,40 @@ begin
     end if;
     perform setval('app_jobs.stats_pruned_to', extract(epoch from v_pruned_to)::bigint);
     return cardinality(v_ids);
+end;
+$$;
+
+create function app_jobs.whole_steps(
+    "from" timestamptz, "to" timestamptz, step interval
+) returns tstzrange
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+declare
+    v_from timestamptz;
+begin
+    perform
+        app_jobs.check_not_null('from', whole_steps."from" is null, 'Give the time to begin at.'),
+        app_jobs.check_not_null('to', whole_steps."to" is null, 'Give the time to end at.');
+    if whole_steps.step is null
+        or whole_steps.step < interval '1 minute'
+        or extract(epoch from whole_steps.step) % 60 <> 0
+        or extract(year from whole_steps.step) <> 0
+        or extract(month from whole_steps.step) <> 0
+    then
+        raise exception 'step is %', coalesce(whole_steps.step::text, 'null')
+            using errcode = '22023',
+                hint = 'Give minutes, hours or days, like ''15 minutes''; not months, which differ.';
+    end if;
+    v_from := date_bin(whole_steps.step, whole_steps."from", 'epoch');
+    return tstzrange(v_from, greatest(
+        v_from,
+        date_bin(
+            whole_steps.step, whole_steps."to" + whole_steps.step - interval '1 microsecond',
+            'epoch'
+        )
+    ));
 end;
 $$;
 
@@ -346,32 +450,15 @@ as $$
 #variable_conflict use_column
 declare
     c_ten constant interval := interval '10 minutes';
-    v_from timestamptz;
-    v_to timestamptz;
-    v_tens_to timestamptz;
     v_merged_to constant bigint := pg_sequence_last_value('app_jobs.stats_merged_to');
-begin
-    perform
-        app_jobs.check_not_null('from', task_stats."from" is null, 'Give the time to begin at.'),
-        app_jobs.check_not_null('to', task_stats."to" is null, 'Give the time to end at.');
-    if task_stats.step is null
-        or task_stats.step < interval '1 minute'
-        or extract(epoch from task_stats.step) % 60 <> 0
-        or extract(year from task_stats.step) <> 0
-        or extract(month from task_stats.step) <> 0
-    then
-        raise exception 'step is %', coalesce(task_stats.step::text, 'null')
-            using errcode = '22023',
-                hint = 'Give minutes, hours or days, like ''15 minutes''; not months, which differ.';
-    end if;
-    -- whole steps
-    v_from := date_bin(task_stats.step, task_stats."from", 'epoch');
-    v_to := greatest(
-        v_from,
-        date_bin(
-            task_stats.step, task_stats."to" + task_stats.step - interval '1 microsecond', 'epoch'
-        )
+    v_steps constant tstzrange := app_jobs.whole_steps(
+        task_stats."from", task_stats."to", task_stats.step
     );
+    -- null if the range is empty: no rows then
+    v_from constant timestamptz := lower(v_steps);
+    v_to constant timestamptz := upper(v_steps);
+    v_tens_to timestamptz;
+begin
     -- The sums of ten minutes, where they serve, save nine rows of ten. The last one may not have
     -- been committed yet.
     v_tens_to := v_from;
@@ -392,21 +479,65 @@ begin
 end;
 $$;
 
+create function app_jobs.depths(
+    "from" timestamptz,
+    "to" timestamptz,
+    step interval default '1 minute'
+) returns table (
+    at timestamptz,
+    kind text,
+    name text,
+    ready bigint,
+    scheduled bigint,
+    running bigint,
+    parked bigint,
+    oldest_ready_age interval
+)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    v_steps constant tstzrange := app_jobs.whole_steps(depths."from", depths."to", depths.step);
+begin
+    return query
+    select
+        date_bin(depths.step, f.at, 'epoch'), f.kind, f.name, max(f.ready), max(f.scheduled),
+        max(f.running), max(f.parked), max(f.oldest_ready_age)
+    from app_jobs.depth_figures as f
+    where f.at >= lower(v_steps) and f.at < upper(v_steps)
+    group by 1, 2, 3
+    order by 1, 2, 3;
+end;
+$$;
+
 revoke all on function app_jobs.histogram_bounds() from public;
 revoke all on function app_jobs.histogram_quantile(bigint[], double precision) from public;
 revoke all on function app_jobs.sum_stats(
     interval, tstzrange, tstzrange, tstzrange, bigint[]
 ) from public;
 revoke all on function app_jobs.record_stats(text, json) from public;
+revoke all on function app_jobs.record_depths(timestamptz) from public;
 revoke all on function app_jobs.merge_stats(integer, integer) from public;
+revoke all on function app_jobs.whole_steps(timestamptz, timestamptz, interval) from public;
 revoke all on function app_jobs.task_stats(timestamptz, timestamptz, interval) from public;
+revoke all on function app_jobs.depths(timestamptz, timestamptz, interval) from public;
 grant execute on function app_jobs.histogram_bounds() to app_jobs_worker, app_jobs_monitor;
 grant execute on function app_jobs.histogram_quantile(bigint[], double precision)
 to app_jobs_monitor;
 grant execute on function app_jobs.record_stats(text, json) to app_jobs_worker;
 grant execute on function app_jobs.task_stats(timestamptz, timestamptz, interval)
 to app_jobs_monitor;
-grant select on app_jobs.task_figures, app_jobs.stat_reports to app_jobs_operator;
+grant execute on function app_jobs.depths(timestamptz, timestamptz, interval)
+to app_jobs_monitor;
+grant select on app_jobs.task_figures, app_jobs.stat_reports, app_jobs.depth_figures
+to app_jobs_operator;
 
 comment on table app_jobs.task_figures is
 'What workers counted, per minute and task, and per ten minutes, kept for 7 days; read it by task_stats().';
@@ -427,6 +558,17 @@ comment on column app_jobs.stat_reports.at is 'The minute in which it was told.'
 comment on column app_jobs.stat_reports.id is 'Tells reports apart.';
 comment on column app_jobs.stat_reports.worker_id is 'Who told.';
 comment on column app_jobs.stat_reports.figures is 'What: minutes, at and lot are null.';
+comment on table app_jobs.depth_figures is
+'What waited in the middle of each minute, by task and by queue, the 50 deepest of each, kept for 7 days; read it by depths().';
+comment on column app_jobs.depth_figures.at is 'When the minute begins.';
+comment on column app_jobs.depth_figures.kind is 'task or queue: what name is the name of.';
+comment on column app_jobs.depth_figures.name is 'Task, of all queues; or queue, of all tasks and tenants.';
+comment on column app_jobs.depth_figures.ready is 'Jobs as in metrics.';
+comment on column app_jobs.depth_figures.scheduled is 'Jobs as in metrics.';
+comment on column app_jobs.depth_figures.running is 'Jobs as in metrics.';
+comment on column app_jobs.depth_figures.parked is 'Jobs as in metrics.';
+comment on column app_jobs.depth_figures.oldest_ready_age is 'Time since the lowest run_at among ready jobs; null: none was ready.';
+comment on constraint depth_figures_kind_known on app_jobs.depth_figures is 'A task or a queue.';
 comment on sequence app_jobs.stats_merged_to is 'Minute up to which merge_stats() has merged: seconds since 1970.';
 comment on sequence app_jobs.stats_pruned_to is 'Minute up to which merge_stats() has deleted: seconds since 1970.';
 comment on function app_jobs.histogram_bounds() is
@@ -464,14 +606,31 @@ stats      array of objects: task_identifier; completed (jobs), failed (for good
            runs. What is left out is 0
 
 Errors: 22004, 22023. Locks: none, it only inserts. Roles: app_jobs_worker.';
+comment on function app_jobs.record_depths(timestamptz) is
+'Write down how many jobs there are, by task and by queue, the 50 deepest of each, unless that has
+been done for this minute.
+
+at  the minute
+
+Roles: internal; the caller holds the lock of merge_stats().';
 comment on function app_jobs.merge_stats(integer, integer) is
-'Merge reports of minutes that are over, and delete figures of more than 7 days ago.
+'Merge reports of minutes that are over, once a minute write down how many jobs there are, and delete
+figures of more than 7 days ago.
 
 reports  to merge at most, all of one minute
 rows     to delete at most
 
 Returns: reports merged; 0 if another session merges. Locks: an advisory one, trying only. Roles:
 internal; the caller pins the plans; READ COMMITTED only.';
+comment on function app_jobs.whole_steps(timestamptz, timestamptz, interval) is
+'Check a time to be looked at in steps, and round it to whole ones.
+
+from  the step in which this is comes first
+to    the step that ends then or later comes last
+step  whole minutes
+
+Returns: from the first step''s beginning to the last one''s end. Errors: 22004, 22023. Roles:
+internal.';
 comment on function app_jobs.task_stats(timestamptz, timestamptz, interval) is
 'Tell what workers have counted, per task and step of time: the last 7 days, until a few seconds ago.
 What a worker counts comes with its next report, and is of the minute in which that arrived.
@@ -485,5 +644,17 @@ Returns: a row per step and task in which runs ended: at, the step''s beginning;
 start of a run and of the time that it took (see histogram_bounds(), histogram_quantile()), and the
 sums of these times. Jobs whose worker died are not counted. Errors: 22004, 22023. Roles:
 app_jobs_monitor.';
+comment on function app_jobs.depths(timestamptz, timestamptz, interval) is
+'Tell how many jobs there were and how old the oldest ready one was, by task and by queue: the last
+7 days, until a minute and a half ago. tick() looks once a minute, and keeps the 50 deepest tasks
+(ready and parked) and the 50 deepest queues.
+
+from  the step in which this is comes first
+to    the step that ends then or later comes last
+step  whole minutes; steps begin at multiples of it since 1970 (days: at midnight UTC)
+
+Returns: a row per step and task (kind task) or queue (kind queue, of all tenants; *: see metrics)
+that had jobs: at, the step''s beginning; the highest of each figure within it. None where nobody
+called tick(). Errors: 22004, 22023. Roles: app_jobs_monitor.';
 
 commit;

@@ -5506,8 +5506,172 @@ ids        only these; null: all that it holds
 
 Returns: their ids. Errors: 22004, 22023. Locks: those schedules. Roles: app_jobs_worker.';
 
--- Deploy app_jobs:task_stats to pg
+-- Deploy app_jobs:metrics to pg
 -- requires: slots
+
+set local lock_timeout = '5s';
+
+-- A view cannot pin its plan.
+create function app_jobs.metrics() returns table (
+    database_id uuid,
+    task_identifier text,
+    queue_name text,
+    ready bigint,
+    scheduled bigint,
+    running bigint,
+    parked bigint,
+    expired bigint,
+    oldest_ready_age interval,
+    failed_1h bigint
+)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    c_failures constant integer := 10000;
+    v_now constant timestamptz := clock_timestamp();
+begin
+    return query
+    with closed as (
+        select t.state, t.task_identifier, t.queue_line, sum(t.jobs) as jobs
+        from app_jobs.totals as t
+        group by t.state, t.task_identifier, t.queue_line
+        having sum(t.jobs) > 0
+    ),
+
+    held_in as (
+        select o.slot from app_jobs.open_slots as o
+        union
+        select a.slot from app_jobs.alarms as a where a.kind = 'lease'
+    ),
+
+    -- lateral, and offset 0: slot by slot, whatever the statistics say
+    held as (
+        select j.*
+        from held_in as s
+        cross join lateral (
+            select h.task_identifier, h.database_id, h.queue_name, h.lease_expires_at
+            from app_jobs.jobs as h
+            where h.slot = s.slot and h.lease_expires_at is not null
+            offset 0
+        ) as j
+        union all
+        select p.task_identifier, p.database_id, p.queue_name, p.lease_expires_at
+        from app_jobs.jobs as p
+        where
+            p.locked_by is not null
+            and p.lease_expires_at is null
+            -- true of all: only the index of these jobs can serve it
+            and p.locked_at > '-infinity'
+    ),
+
+    failed as (
+        select f.task_identifier, f.database_id, f.queue_name
+        from app_jobs.finished_jobs as f
+        where f.state = 'failed' and f.finished_at > v_now - interval '1 hour'
+        order by f.finished_at desc
+        limit c_failures
+    ),
+
+    counted as (
+        select
+            c.state, c.task_identifier, c.queue_line, c.jobs,
+            case when c.state = 'ready' then (
+                select s.oldest
+                from app_jobs.slot_counts as s
+                where
+                    s.state = 'ready'
+                    and s.task_identifier = c.task_identifier
+                    and s.queue_line = c.queue_line
+                order by s.oldest
+                limit 1
+            ) end as oldest
+        from closed as c
+        union all
+        select w.state, w.task_identifier, w.queue_line, w.jobs, w.oldest
+        from app_jobs.open_slots as o
+        cross join lateral app_jobs.waiting_in(o.slot) as w
+        union all
+        select
+            case when h.lease_expires_at <= v_now then 'expired' else 'running' end,
+            h.task_identifier,
+            app_jobs.queue_line(h.database_id, coalesce(h.queue_name, '')), count(*), null
+        from held as h
+        group by 1, 2, 3
+        union all
+        select
+            'failed', f.task_identifier,
+            app_jobs.queue_line(f.database_id, coalesce(f.queue_name, '')), count(*), null
+        from failed as f
+        group by 1, 2, 3
+    )
+
+    select
+        substring(c.queue_line from '^([^:]{36}):')::uuid,
+        c.task_identifier,
+        nullif(regexp_replace(c.queue_line, '^[^:]*:', ''), ''),
+        coalesce(sum(c.jobs) filter (where c.state = 'ready'), 0)::bigint,
+        coalesce(sum(c.jobs) filter (where c.state = 'scheduled'), 0)::bigint,
+        coalesce(sum(c.jobs) filter (where c.state in ('running', 'expired')), 0)::bigint,
+        coalesce(sum(c.jobs) filter (where c.state = 'parked'), 0)::bigint,
+        coalesce(sum(c.jobs) filter (where c.state = 'expired'), 0)::bigint,
+        v_now - min(c.oldest) filter (where c.state = 'ready'),
+        coalesce(sum(c.jobs) filter (where c.state = 'failed'), 0)::bigint
+    from counted as c
+    group by c.queue_line, c.task_identifier;
+end;
+$$;
+
+create view app_jobs.metrics as
+select
+    m.database_id,
+    m.task_identifier,
+    m.queue_name,
+    m.ready,
+    m.scheduled,
+    m.running,
+    m.parked,
+    m.expired,
+    m.oldest_ready_age,
+    m.failed_1h
+from app_jobs.metrics() as m;
+
+revoke all on function app_jobs.metrics() from public;
+grant execute on function app_jobs.metrics() to app_jobs_monitor;
+grant select on app_jobs.metrics to app_jobs_monitor;
+
+comment on function app_jobs.metrics() is
+'Count jobs by tenant, task and queue; cheap enough to be asked every 10 seconds with millions of
+jobs waiting.
+
+Returns: a row per tenant, task and queue that has jobs or has failed of late, no payload. Jobs
+that have waited for long (in closed slots) are counted as of tick()''s last look, never too few:
+see the view''s columns. Roles: app_jobs_monitor.';
+comment on view app_jobs.metrics is
+'A row per tenant, task and queue that has jobs, or failures of the last hour: the rows of
+metrics(). Exact for what runs and for the last thousand or so to arrive; for others that wait as
+of the last count: a count goes with the last job of about a thousand that arrived together, and
+tick() counts again in turn, some 4,000 jobs a call.';
+comment on column app_jobs.metrics.database_id is 'Tenant; null: none.';
+comment on column app_jobs.metrics.task_identifier is 'Task.';
+comment on column app_jobs.metrics.queue_name is 'Queue; null: none; *: jobs of tenants and queues of which there are too many to count each (more than 50 among a thousand jobs of a task).';
+comment on column app_jobs.metrics.ready is 'Jobs that could be claimed now, those of paused tasks included.';
+comment on column app_jobs.metrics.scheduled is 'Jobs whose time has not come: added so, retried or snoozed.';
+comment on column app_jobs.metrics.running is 'Jobs that a worker holds, expired and processing ones included.';
+comment on column app_jobs.metrics.parked is 'Jobs behind others of their queue, or of a paused queue.';
+comment on column app_jobs.metrics.expired is 'Running jobs whose lease is over: tick() takes them back within a second or so.';
+comment on column app_jobs.metrics.oldest_ready_age is 'Time since the lowest run_at among ready jobs; null: none is ready.';
+comment on column app_jobs.metrics.failed_1h is 'Jobs that failed for good within the last hour and are still kept; the newest 10,000 of all tasks are looked at.';
+
+-- Deploy app_jobs:task_stats to pg
+-- requires: metrics
 
 set local lock_timeout = '5s';
 
@@ -5537,6 +5701,20 @@ create table app_jobs.stat_reports (
     worker_id text not null,
     figures app_jobs.task_figures[] not null,
     constraint stat_reports_pkey primary key (at, id)
+);
+
+-- What waited in the middle of each minute, by task and by queue.
+create table app_jobs.depth_figures (
+    at timestamptz not null,
+    kind text not null,
+    name text collate "C" not null,
+    ready bigint not null,
+    scheduled bigint not null,
+    running bigint not null,
+    parked bigint not null,
+    oldest_ready_age interval,
+    constraint depth_figures_pkey primary key (at, kind, name),
+    constraint depth_figures_kind_known check (kind in ('task', 'queue'))
 );
 
 -- Minutes up to which reports are merged, and figures deleted: seconds since 1970.
@@ -5730,6 +5908,48 @@ begin
 end;
 $$;
 
+create function app_jobs.record_depths(at timestamptz) returns void
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+declare
+    c_deepest constant integer := 50;
+begin
+    if exists (select from app_jobs.depth_figures as f where f.at = record_depths.at) then
+        return;
+    end if;
+    insert into app_jobs.depth_figures (
+        at, kind, name, ready, scheduled, running, parked, oldest_ready_age
+    )
+    select
+        record_depths.at, d.kind, d.name, d.ready, d.scheduled, d.running, d.parked,
+        d.oldest_ready_age
+    from (
+        select
+            n.kind, n.name,
+            sum(m.ready) as ready,
+            sum(m.scheduled) as scheduled,
+            sum(m.running) as running,
+            sum(m.parked) as parked,
+            max(m.oldest_ready_age) as oldest_ready_age,
+            row_number() over (
+                partition by n.kind
+                order by
+                    sum(m.ready + m.parked) desc, sum(m.scheduled + m.running) desc, n.name
+            ) as place
+        from app_jobs.metrics() as m
+        cross join lateral (
+            values ('task', m.task_identifier), ('queue', m.queue_name)
+        ) as n(kind, name)
+        where n.name is not null
+        group by n.kind, n.name
+        having sum(m.ready + m.scheduled + m.running + m.parked) > 0
+    ) as d
+    where d.place <= c_deepest;
+end;
+$$;
+
 create function app_jobs.merge_stats(reports integer, rows integer) returns integer
 language plpgsql
 volatile
@@ -5761,6 +5981,7 @@ begin
     then
         return 0;
     end if;
+    perform app_jobs.record_depths(v_over);
 
     select r.at into v_at
     from app_jobs.stat_reports as r
@@ -5796,22 +6017,35 @@ begin
     perform setval('app_jobs.stats_merged_to', extract(epoch from v_merged_to)::bigint);
 
     with old as materialized (
-        select m.tid, m.at
+        select m.figures, m.depths, m.at
         from unnest(array[1, 10]) as s(minutes)
         cross join lateral (
-            select o.ctid as tid, o.at
+            select o.ctid as figures, null::tid as depths, o.at
             from app_jobs.task_figures as o
             where o.minutes = s.minutes and o.at >= v_pruned_from and o.at < v_over - c_kept
             order by o.at
             limit merge_stats.rows
         ) as m
-        order by m.at
+        union all
+        (
+            select null, o.ctid, o.at
+            from app_jobs.depth_figures as o
+            where o.at >= v_pruned_from and o.at < v_over - c_kept
+            order by o.at
+            limit merge_stats.rows
+        )
+        order by at
         limit merge_stats.rows
     ),
 
     gone as (
         delete from app_jobs.task_figures as f
-        where f.ctid = any(array(select o.tid from old as o))
+        where f.ctid = any(array(select o.figures from old as o))
+    ),
+
+    gone_depths as (
+        delete from app_jobs.depth_figures as f
+        where f.ctid = any(array(select o.depths from old as o))
     )
 
     select count(*), max(o.at) into v_pruned, v_pruned_to from old as o;
@@ -5822,6 +6056,40 @@ begin
     end if;
     perform setval('app_jobs.stats_pruned_to', extract(epoch from v_pruned_to)::bigint);
     return cardinality(v_ids);
+end;
+$$;
+
+create function app_jobs.whole_steps(
+    "from" timestamptz, "to" timestamptz, step interval
+) returns tstzrange
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+declare
+    v_from timestamptz;
+begin
+    perform
+        app_jobs.check_not_null('from', whole_steps."from" is null, 'Give the time to begin at.'),
+        app_jobs.check_not_null('to', whole_steps."to" is null, 'Give the time to end at.');
+    if whole_steps.step is null
+        or whole_steps.step < interval '1 minute'
+        or extract(epoch from whole_steps.step) % 60 <> 0
+        or extract(year from whole_steps.step) <> 0
+        or extract(month from whole_steps.step) <> 0
+    then
+        raise exception 'step is %', coalesce(whole_steps.step::text, 'null')
+            using errcode = '22023',
+                hint = 'Give minutes, hours or days, like ''15 minutes''; not months, which differ.';
+    end if;
+    v_from := date_bin(whole_steps.step, whole_steps."from", 'epoch');
+    return tstzrange(v_from, greatest(
+        v_from,
+        date_bin(
+            whole_steps.step, whole_steps."to" + whole_steps.step - interval '1 microsecond',
+            'epoch'
+        )
+    ));
 end;
 $$;
 
@@ -5852,32 +6120,15 @@ as $$
 #variable_conflict use_column
 declare
     c_ten constant interval := interval '10 minutes';
-    v_from timestamptz;
-    v_to timestamptz;
-    v_tens_to timestamptz;
     v_merged_to constant bigint := pg_sequence_last_value('app_jobs.stats_merged_to');
-begin
-    perform
-        app_jobs.check_not_null('from', task_stats."from" is null, 'Give the time to begin at.'),
-        app_jobs.check_not_null('to', task_stats."to" is null, 'Give the time to end at.');
-    if task_stats.step is null
-        or task_stats.step < interval '1 minute'
-        or extract(epoch from task_stats.step) % 60 <> 0
-        or extract(year from task_stats.step) <> 0
-        or extract(month from task_stats.step) <> 0
-    then
-        raise exception 'step is %', coalesce(task_stats.step::text, 'null')
-            using errcode = '22023',
-                hint = 'Give minutes, hours or days, like ''15 minutes''; not months, which differ.';
-    end if;
-    -- whole steps
-    v_from := date_bin(task_stats.step, task_stats."from", 'epoch');
-    v_to := greatest(
-        v_from,
-        date_bin(
-            task_stats.step, task_stats."to" + task_stats.step - interval '1 microsecond', 'epoch'
-        )
+    v_steps constant tstzrange := app_jobs.whole_steps(
+        task_stats."from", task_stats."to", task_stats.step
     );
+    -- null if the range is empty: no rows then
+    v_from constant timestamptz := lower(v_steps);
+    v_to constant timestamptz := upper(v_steps);
+    v_tens_to timestamptz;
+begin
     -- The sums of ten minutes, where they serve, save nine rows of ten. The last one may not have
     -- been committed yet.
     v_tens_to := v_from;
@@ -5898,21 +6149,65 @@ begin
 end;
 $$;
 
+create function app_jobs.depths(
+    "from" timestamptz,
+    "to" timestamptz,
+    step interval default '1 minute'
+) returns table (
+    at timestamptz,
+    kind text,
+    name text,
+    ready bigint,
+    scheduled bigint,
+    running bigint,
+    parked bigint,
+    oldest_ready_age interval
+)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    v_steps constant tstzrange := app_jobs.whole_steps(depths."from", depths."to", depths.step);
+begin
+    return query
+    select
+        date_bin(depths.step, f.at, 'epoch'), f.kind, f.name, max(f.ready), max(f.scheduled),
+        max(f.running), max(f.parked), max(f.oldest_ready_age)
+    from app_jobs.depth_figures as f
+    where f.at >= lower(v_steps) and f.at < upper(v_steps)
+    group by 1, 2, 3
+    order by 1, 2, 3;
+end;
+$$;
+
 revoke all on function app_jobs.histogram_bounds() from public;
 revoke all on function app_jobs.histogram_quantile(bigint[], double precision) from public;
 revoke all on function app_jobs.sum_stats(
     interval, tstzrange, tstzrange, tstzrange, bigint[]
 ) from public;
 revoke all on function app_jobs.record_stats(text, json) from public;
+revoke all on function app_jobs.record_depths(timestamptz) from public;
 revoke all on function app_jobs.merge_stats(integer, integer) from public;
+revoke all on function app_jobs.whole_steps(timestamptz, timestamptz, interval) from public;
 revoke all on function app_jobs.task_stats(timestamptz, timestamptz, interval) from public;
+revoke all on function app_jobs.depths(timestamptz, timestamptz, interval) from public;
 grant execute on function app_jobs.histogram_bounds() to app_jobs_worker, app_jobs_monitor;
 grant execute on function app_jobs.histogram_quantile(bigint[], double precision)
 to app_jobs_monitor;
 grant execute on function app_jobs.record_stats(text, json) to app_jobs_worker;
 grant execute on function app_jobs.task_stats(timestamptz, timestamptz, interval)
 to app_jobs_monitor;
-grant select on app_jobs.task_figures, app_jobs.stat_reports to app_jobs_operator;
+grant execute on function app_jobs.depths(timestamptz, timestamptz, interval)
+to app_jobs_monitor;
+grant select on app_jobs.task_figures, app_jobs.stat_reports, app_jobs.depth_figures
+to app_jobs_operator;
 
 comment on table app_jobs.task_figures is
 'What workers counted, per minute and task, and per ten minutes, kept for 7 days; read it by task_stats().';
@@ -5933,6 +6228,17 @@ comment on column app_jobs.stat_reports.at is 'The minute in which it was told.'
 comment on column app_jobs.stat_reports.id is 'Tells reports apart.';
 comment on column app_jobs.stat_reports.worker_id is 'Who told.';
 comment on column app_jobs.stat_reports.figures is 'What: minutes, at and lot are null.';
+comment on table app_jobs.depth_figures is
+'What waited in the middle of each minute, by task and by queue, the 50 deepest of each, kept for 7 days; read it by depths().';
+comment on column app_jobs.depth_figures.at is 'When the minute begins.';
+comment on column app_jobs.depth_figures.kind is 'task or queue: what name is the name of.';
+comment on column app_jobs.depth_figures.name is 'Task, of all queues; or queue, of all tasks and tenants.';
+comment on column app_jobs.depth_figures.ready is 'Jobs as in metrics.';
+comment on column app_jobs.depth_figures.scheduled is 'Jobs as in metrics.';
+comment on column app_jobs.depth_figures.running is 'Jobs as in metrics.';
+comment on column app_jobs.depth_figures.parked is 'Jobs as in metrics.';
+comment on column app_jobs.depth_figures.oldest_ready_age is 'Time since the lowest run_at among ready jobs; null: none was ready.';
+comment on constraint depth_figures_kind_known on app_jobs.depth_figures is 'A task or a queue.';
 comment on sequence app_jobs.stats_merged_to is 'Minute up to which merge_stats() has merged: seconds since 1970.';
 comment on sequence app_jobs.stats_pruned_to is 'Minute up to which merge_stats() has deleted: seconds since 1970.';
 comment on function app_jobs.histogram_bounds() is
@@ -5970,14 +6276,31 @@ stats      array of objects: task_identifier; completed (jobs), failed (for good
            runs. What is left out is 0
 
 Errors: 22004, 22023. Locks: none, it only inserts. Roles: app_jobs_worker.';
+comment on function app_jobs.record_depths(timestamptz) is
+'Write down how many jobs there are, by task and by queue, the 50 deepest of each, unless that has
+been done for this minute.
+
+at  the minute
+
+Roles: internal; the caller holds the lock of merge_stats().';
 comment on function app_jobs.merge_stats(integer, integer) is
-'Merge reports of minutes that are over, and delete figures of more than 7 days ago.
+'Merge reports of minutes that are over, once a minute write down how many jobs there are, and delete
+figures of more than 7 days ago.
 
 reports  to merge at most, all of one minute
 rows     to delete at most
 
 Returns: reports merged; 0 if another session merges. Locks: an advisory one, trying only. Roles:
 internal; the caller pins the plans; READ COMMITTED only.';
+comment on function app_jobs.whole_steps(timestamptz, timestamptz, interval) is
+'Check a time to be looked at in steps, and round it to whole ones.
+
+from  the step in which this is comes first
+to    the step that ends then or later comes last
+step  whole minutes
+
+Returns: from the first step''s beginning to the last one''s end. Errors: 22004, 22023. Roles:
+internal.';
 comment on function app_jobs.task_stats(timestamptz, timestamptz, interval) is
 'Tell what workers have counted, per task and step of time: the last 7 days, until a few seconds ago.
 What a worker counts comes with its next report, and is of the minute in which that arrived.
@@ -5991,6 +6314,18 @@ Returns: a row per step and task in which runs ended: at, the step''s beginning;
 start of a run and of the time that it took (see histogram_bounds(), histogram_quantile()), and the
 sums of these times. Jobs whose worker died are not counted. Errors: 22004, 22023. Roles:
 app_jobs_monitor.';
+comment on function app_jobs.depths(timestamptz, timestamptz, interval) is
+'Tell how many jobs there were and how old the oldest ready one was, by task and by queue: the last
+7 days, until a minute and a half ago. tick() looks once a minute, and keeps the 50 deepest tasks
+(ready and parked) and the 50 deepest queues.
+
+from  the step in which this is comes first
+to    the step that ends then or later comes last
+step  whole minutes; steps begin at multiples of it since 1970 (days: at midnight UTC)
+
+Returns: a row per step and task (kind task) or queue (kind queue, of all tenants; *: see metrics)
+that had jobs: at, the step''s beginning; the highest of each figure within it. None where nobody
+called tick(). Errors: 22004, 22023. Roles: app_jobs_monitor.';
 
 -- Deploy app_jobs:tick to pg
 -- requires: cancel_job
@@ -8751,170 +9086,6 @@ batch       jobs at most, 1 to 100000
 Returns: jobs deleted; a notice says whether there may be more. Errors: 22004, 22023. Locks: those
 rows, skipping locked ones; nobody who adds, claims or ends jobs waits. Roles: app_jobs_operator.';
 
--- Deploy app_jobs:metrics to pg
--- requires: release_jobs
-
-set local lock_timeout = '5s';
-
--- A view cannot pin its plan.
-create function app_jobs.metrics() returns table (
-    database_id uuid,
-    task_identifier text,
-    queue_name text,
-    ready bigint,
-    scheduled bigint,
-    running bigint,
-    parked bigint,
-    expired bigint,
-    oldest_ready_age interval,
-    failed_1h bigint
-)
-language plpgsql
-stable
-security definer
-set search_path = pg_catalog, pg_temp
-set jit = off
-set enable_seqscan = off
-set enable_bitmapscan = off
-set plan_cache_mode = force_generic_plan
-as $$
-#variable_conflict use_column
-declare
-    c_failures constant integer := 10000;
-    v_now constant timestamptz := clock_timestamp();
-begin
-    return query
-    with closed as (
-        select t.state, t.task_identifier, t.queue_line, sum(t.jobs) as jobs
-        from app_jobs.totals as t
-        group by t.state, t.task_identifier, t.queue_line
-        having sum(t.jobs) > 0
-    ),
-
-    held_in as (
-        select o.slot from app_jobs.open_slots as o
-        union
-        select a.slot from app_jobs.alarms as a where a.kind = 'lease'
-    ),
-
-    -- lateral, and offset 0: slot by slot, whatever the statistics say
-    held as (
-        select j.*
-        from held_in as s
-        cross join lateral (
-            select h.task_identifier, h.database_id, h.queue_name, h.lease_expires_at
-            from app_jobs.jobs as h
-            where h.slot = s.slot and h.lease_expires_at is not null
-            offset 0
-        ) as j
-        union all
-        select p.task_identifier, p.database_id, p.queue_name, p.lease_expires_at
-        from app_jobs.jobs as p
-        where
-            p.locked_by is not null
-            and p.lease_expires_at is null
-            -- true of all: only the index of these jobs can serve it
-            and p.locked_at > '-infinity'
-    ),
-
-    failed as (
-        select f.task_identifier, f.database_id, f.queue_name
-        from app_jobs.finished_jobs as f
-        where f.state = 'failed' and f.finished_at > v_now - interval '1 hour'
-        order by f.finished_at desc
-        limit c_failures
-    ),
-
-    counted as (
-        select
-            c.state, c.task_identifier, c.queue_line, c.jobs,
-            case when c.state = 'ready' then (
-                select s.oldest
-                from app_jobs.slot_counts as s
-                where
-                    s.state = 'ready'
-                    and s.task_identifier = c.task_identifier
-                    and s.queue_line = c.queue_line
-                order by s.oldest
-                limit 1
-            ) end as oldest
-        from closed as c
-        union all
-        select w.state, w.task_identifier, w.queue_line, w.jobs, w.oldest
-        from app_jobs.open_slots as o
-        cross join lateral app_jobs.waiting_in(o.slot) as w
-        union all
-        select
-            case when h.lease_expires_at <= v_now then 'expired' else 'running' end,
-            h.task_identifier,
-            app_jobs.queue_line(h.database_id, coalesce(h.queue_name, '')), count(*), null
-        from held as h
-        group by 1, 2, 3
-        union all
-        select
-            'failed', f.task_identifier,
-            app_jobs.queue_line(f.database_id, coalesce(f.queue_name, '')), count(*), null
-        from failed as f
-        group by 1, 2, 3
-    )
-
-    select
-        substring(c.queue_line from '^([^:]{36}):')::uuid,
-        c.task_identifier,
-        nullif(regexp_replace(c.queue_line, '^[^:]*:', ''), ''),
-        coalesce(sum(c.jobs) filter (where c.state = 'ready'), 0)::bigint,
-        coalesce(sum(c.jobs) filter (where c.state = 'scheduled'), 0)::bigint,
-        coalesce(sum(c.jobs) filter (where c.state in ('running', 'expired')), 0)::bigint,
-        coalesce(sum(c.jobs) filter (where c.state = 'parked'), 0)::bigint,
-        coalesce(sum(c.jobs) filter (where c.state = 'expired'), 0)::bigint,
-        v_now - min(c.oldest) filter (where c.state = 'ready'),
-        coalesce(sum(c.jobs) filter (where c.state = 'failed'), 0)::bigint
-    from counted as c
-    group by c.queue_line, c.task_identifier;
-end;
-$$;
-
-create view app_jobs.metrics as
-select
-    m.database_id,
-    m.task_identifier,
-    m.queue_name,
-    m.ready,
-    m.scheduled,
-    m.running,
-    m.parked,
-    m.expired,
-    m.oldest_ready_age,
-    m.failed_1h
-from app_jobs.metrics() as m;
-
-revoke all on function app_jobs.metrics() from public;
-grant execute on function app_jobs.metrics() to app_jobs_monitor;
-grant select on app_jobs.metrics to app_jobs_monitor;
-
-comment on function app_jobs.metrics() is
-'Count jobs by tenant, task and queue; cheap enough to be asked every 10 seconds with millions of
-jobs waiting.
-
-Returns: a row per tenant, task and queue that has jobs or has failed of late, no payload. Jobs
-that have waited for long (in closed slots) are counted as of tick()''s last look, never too few:
-see the view''s columns. Roles: app_jobs_monitor.';
-comment on view app_jobs.metrics is
-'A row per tenant, task and queue that has jobs, or failures of the last hour: the rows of
-metrics(). Exact for what runs and for the last thousand or so to arrive; for others that wait as
-of the last count: a count goes with the last job of about a thousand that arrived together, and
-tick() counts again in turn, some 4,000 jobs a call.';
-comment on column app_jobs.metrics.database_id is 'Tenant; null: none.';
-comment on column app_jobs.metrics.task_identifier is 'Task.';
-comment on column app_jobs.metrics.queue_name is 'Queue; null: none; *: jobs of tenants and queues of which there are too many to count each (more than 50 among a thousand jobs of a task).';
-comment on column app_jobs.metrics.ready is 'Jobs that could be claimed now, those of paused tasks included.';
-comment on column app_jobs.metrics.scheduled is 'Jobs whose time has not come: added so, retried or snoozed.';
-comment on column app_jobs.metrics.running is 'Jobs that a worker holds, expired and processing ones included.';
-comment on column app_jobs.metrics.parked is 'Jobs behind others of their queue, or of a paused queue.';
-comment on column app_jobs.metrics.expired is 'Running jobs whose lease is over: tick() takes them back within a second or so.';
-comment on column app_jobs.metrics.oldest_ready_age is 'Time since the lowest run_at among ready jobs; null: none is ready.';
-comment on column app_jobs.metrics.failed_1h is 'Jobs that failed for good within the last hour and are still kept; the newest 10,000 of all tasks are looked at.';
-
 -- Deploy app_jobs:running_jobs to pg
 -- requires: metrics
 
@@ -11106,179 +11277,179 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '4cfe7bebb772853d3708fa6f27a18905d8d3cd21', 'run_schedules', 'app_jobs', array['scheduled_jobs', 'add_jobs']::text[], array[]::text[], 'run_due_schedules(): every due time adds its job once.', '2026-11-22T12:17:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('0dd6c9d51d178f48c70862dfec570bafd94b1951', '3f9874ffb0d1a4167a4a04c703a5a933bf2774bd', 'task_stats', 'app_jobs', 'task_stats(): figures per minute and task, told by workers.', '2026-11-22T12:17:40Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('1a0ec685ac75e88b1117417a412f4d32e4752cfc', 'c3aa62ea2e44006882f3be522388756992ade83a', 'metrics', 'app_jobs', 'metrics: how many jobs there are, by tenant, task and queue.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('0dd6c9d51d178f48c70862dfec570bafd94b1951', 'require', 'slots', 'a72e29904a77e2366fb7e14669e5f169887420a3');
+values ('1a0ec685ac75e88b1117417a412f4d32e4752cfc', 'require', 'slots', 'a72e29904a77e2366fb7e14669e5f169887420a3');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '0dd6c9d51d178f48c70862dfec570bafd94b1951', 'task_stats', 'app_jobs', array['slots']::text[], array[]::text[], 'task_stats(): figures per minute and task, told by workers.', '2026-11-22T12:17:40Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '1a0ec685ac75e88b1117417a412f4d32e4752cfc', 'metrics', 'app_jobs', array['slots']::text[], array[]::text[], 'metrics: how many jobs there are, by tenant, task and queue.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('d0157f564e8eff073f79e61d9910ff89aeb6cc29', 'e9e8427018b1205cbe645b7403fc5d8be470e36e', 'tick', 'app_jobs', 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('af8ea4dbc28d4a4d42d8d18452800aaf1ca97a02', 'bf6f459a75448251dd4ee3e1fa32baaa47e28b7f', 'task_stats', 'app_jobs', 'task_stats(): figures per minute and task, told by workers; depths(): what waited.', '2026-11-22T12:17:40Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('d0157f564e8eff073f79e61d9910ff89aeb6cc29', 'require', 'cancel_job', 'cfe18508c3ff1ef532987895cfc33d245bd0c914');
-insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('d0157f564e8eff073f79e61d9910ff89aeb6cc29', 'require', 'run_schedules', '4cfe7bebb772853d3708fa6f27a18905d8d3cd21');
-insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('d0157f564e8eff073f79e61d9910ff89aeb6cc29', 'require', 'task_stats', '0dd6c9d51d178f48c70862dfec570bafd94b1951');
+values ('af8ea4dbc28d4a4d42d8d18452800aaf1ca97a02', 'require', 'metrics', '1a0ec685ac75e88b1117417a412f4d32e4752cfc');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'd0157f564e8eff073f79e61d9910ff89aeb6cc29', 'tick', 'app_jobs', array['cancel_job', 'run_schedules', 'task_stats']::text[], array[]::text[], 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'af8ea4dbc28d4a4d42d8d18452800aaf1ca97a02', 'task_stats', 'app_jobs', array['metrics']::text[], array[]::text[], 'task_stats(): figures per minute and task, told by workers; depths(): what waited.', '2026-11-22T12:17:40Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('d155150ff2b56e2c85958ab2a5986db8d07f6b7c', 'dbb16e5372456dac537a4dd603bc65c74aea613f', 'get_jobs', 'app_jobs', 'get_job() and get_jobs(): the claim.', '2026-11-22T11:19:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('67bfdecf30980706d870a06e41b925f99c58c472', 'e9e8427018b1205cbe645b7403fc5d8be470e36e', 'tick', 'app_jobs', 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('d155150ff2b56e2c85958ab2a5986db8d07f6b7c', 'require', 'tick', 'd0157f564e8eff073f79e61d9910ff89aeb6cc29');
+values ('67bfdecf30980706d870a06e41b925f99c58c472', 'require', 'cancel_job', 'cfe18508c3ff1ef532987895cfc33d245bd0c914');
+insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
+values ('67bfdecf30980706d870a06e41b925f99c58c472', 'require', 'run_schedules', '4cfe7bebb772853d3708fa6f27a18905d8d3cd21');
+insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
+values ('67bfdecf30980706d870a06e41b925f99c58c472', 'require', 'task_stats', 'af8ea4dbc28d4a4d42d8d18452800aaf1ca97a02');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'd155150ff2b56e2c85958ab2a5986db8d07f6b7c', 'get_jobs', 'app_jobs', array['tick']::text[], array[]::text[], 'get_job() and get_jobs(): the claim.', '2026-11-22T11:19:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '67bfdecf30980706d870a06e41b925f99c58c472', 'tick', 'app_jobs', array['cancel_job', 'run_schedules', 'task_stats']::text[], array[]::text[], 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('72a8336df8b144afd976a0760360c66f5fc6c83d', 'efd46e475d9ecd9fe7a920f8358edc26b77baa82', 'complete_jobs', 'app_jobs', 'complete_job() and complete_jobs().', '2026-11-22T11:20:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('bfda56aff3996ce40813dc084a949dd697b31ec4', 'dbb16e5372456dac537a4dd603bc65c74aea613f', 'get_jobs', 'app_jobs', 'get_job() and get_jobs(): the claim.', '2026-11-22T11:19:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('72a8336df8b144afd976a0760360c66f5fc6c83d', 'require', 'get_jobs', 'd155150ff2b56e2c85958ab2a5986db8d07f6b7c');
+values ('bfda56aff3996ce40813dc084a949dd697b31ec4', 'require', 'tick', '67bfdecf30980706d870a06e41b925f99c58c472');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '72a8336df8b144afd976a0760360c66f5fc6c83d', 'complete_jobs', 'app_jobs', array['get_jobs']::text[], array[]::text[], 'complete_job() and complete_jobs().', '2026-11-22T11:20:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'bfda56aff3996ce40813dc084a949dd697b31ec4', 'get_jobs', 'app_jobs', array['tick']::text[], array[]::text[], 'get_job() and get_jobs(): the claim.', '2026-11-22T11:19:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('c90070aca323c2bd844f4286b84f6315ad77f804', 'edc13a7ba357d3f7fe35d8a7588f8d8ffa501ceb', 'fail_jobs', 'app_jobs', 'fail_job() and fail_jobs().', '2026-11-22T11:21:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('356d6880097d15162b5225609ddf912722e58e4f', 'efd46e475d9ecd9fe7a920f8358edc26b77baa82', 'complete_jobs', 'app_jobs', 'complete_job() and complete_jobs().', '2026-11-22T11:20:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('c90070aca323c2bd844f4286b84f6315ad77f804', 'require', 'complete_jobs', '72a8336df8b144afd976a0760360c66f5fc6c83d');
+values ('356d6880097d15162b5225609ddf912722e58e4f', 'require', 'get_jobs', 'bfda56aff3996ce40813dc084a949dd697b31ec4');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'c90070aca323c2bd844f4286b84f6315ad77f804', 'fail_jobs', 'app_jobs', array['complete_jobs']::text[], array[]::text[], 'fail_job() and fail_jobs().', '2026-11-22T11:21:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '356d6880097d15162b5225609ddf912722e58e4f', 'complete_jobs', 'app_jobs', array['get_jobs']::text[], array[]::text[], 'complete_job() and complete_jobs().', '2026-11-22T11:20:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('b836b8d43a3b6dd7fb43a625001e62145958db04', '19c3ddef5c7eeee2fbdd03a3c62a65906fab14f9', 'snooze_job', 'app_jobs', 'snooze_job().', '2026-11-22T11:22:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('3609fb886ae0964c7cc4f62b9c311efdb3e16969', 'edc13a7ba357d3f7fe35d8a7588f8d8ffa501ceb', 'fail_jobs', 'app_jobs', 'fail_job() and fail_jobs().', '2026-11-22T11:21:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('b836b8d43a3b6dd7fb43a625001e62145958db04', 'require', 'fail_jobs', 'c90070aca323c2bd844f4286b84f6315ad77f804');
+values ('3609fb886ae0964c7cc4f62b9c311efdb3e16969', 'require', 'complete_jobs', '356d6880097d15162b5225609ddf912722e58e4f');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'b836b8d43a3b6dd7fb43a625001e62145958db04', 'snooze_job', 'app_jobs', array['fail_jobs']::text[], array[]::text[], 'snooze_job().', '2026-11-22T11:22:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '3609fb886ae0964c7cc4f62b9c311efdb3e16969', 'fail_jobs', 'app_jobs', array['complete_jobs']::text[], array[]::text[], 'fail_job() and fail_jobs().', '2026-11-22T11:21:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('b0927e5174d74bc249c1d3e62b39c6438ec21b82', 'c10961b82e53cc3320b120db280f582cea2f6ce8', 'heartbeat', 'app_jobs', 'heartbeat(): renew leases.', '2026-11-22T11:23:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('9f03757476bc4037f2934f628e9199e68dcc8743', '19c3ddef5c7eeee2fbdd03a3c62a65906fab14f9', 'snooze_job', 'app_jobs', 'snooze_job().', '2026-11-22T11:22:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('b0927e5174d74bc249c1d3e62b39c6438ec21b82', 'require', 'snooze_job', 'b836b8d43a3b6dd7fb43a625001e62145958db04');
+values ('9f03757476bc4037f2934f628e9199e68dcc8743', 'require', 'fail_jobs', '3609fb886ae0964c7cc4f62b9c311efdb3e16969');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'b0927e5174d74bc249c1d3e62b39c6438ec21b82', 'heartbeat', 'app_jobs', array['snooze_job']::text[], array[]::text[], 'heartbeat(): renew leases.', '2026-11-22T11:23:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '9f03757476bc4037f2934f628e9199e68dcc8743', 'snooze_job', 'app_jobs', array['fail_jobs']::text[], array[]::text[], 'snooze_job().', '2026-11-22T11:22:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('acc084197fc6f27a6577ae2c19ba2d1e8b061129', '3d748a70f4a5881e2ac9af155a9eda10ac8f98ed', 'release_jobs', 'app_jobs', 'release_jobs(): give all back.', '2026-11-22T11:24:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('83d29893ba5761d6bf5419d827ccfae6871f8d20', 'c10961b82e53cc3320b120db280f582cea2f6ce8', 'heartbeat', 'app_jobs', 'heartbeat(): renew leases.', '2026-11-22T11:23:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('acc084197fc6f27a6577ae2c19ba2d1e8b061129', 'require', 'heartbeat', 'b0927e5174d74bc249c1d3e62b39c6438ec21b82');
+values ('83d29893ba5761d6bf5419d827ccfae6871f8d20', 'require', 'snooze_job', '9f03757476bc4037f2934f628e9199e68dcc8743');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'acc084197fc6f27a6577ae2c19ba2d1e8b061129', 'release_jobs', 'app_jobs', array['heartbeat']::text[], array[]::text[], 'release_jobs(): give all back.', '2026-11-22T11:24:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '83d29893ba5761d6bf5419d827ccfae6871f8d20', 'heartbeat', 'app_jobs', array['snooze_job']::text[], array[]::text[], 'heartbeat(): renew leases.', '2026-11-22T11:23:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('85d6435687d3267d3c0f77f133ee44a54340b78e', 'f5974191a47a112b56b6a53ed8c6c9047acd9f9f', 'one_job', 'app_jobs', 'One job at a time, by id: look, change, move on, delete.', '2026-11-22T11:25:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('aa990af9bc05ea731daf36ca3b971555cd8ac7c2', '3d748a70f4a5881e2ac9af155a9eda10ac8f98ed', 'release_jobs', 'app_jobs', 'release_jobs(): give all back.', '2026-11-22T11:24:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('85d6435687d3267d3c0f77f133ee44a54340b78e', 'require', 'release_jobs', 'acc084197fc6f27a6577ae2c19ba2d1e8b061129');
+values ('aa990af9bc05ea731daf36ca3b971555cd8ac7c2', 'require', 'heartbeat', '83d29893ba5761d6bf5419d827ccfae6871f8d20');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '85d6435687d3267d3c0f77f133ee44a54340b78e', 'one_job', 'app_jobs', array['release_jobs']::text[], array[]::text[], 'One job at a time, by id: look, change, move on, delete.', '2026-11-22T11:25:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'aa990af9bc05ea731daf36ca3b971555cd8ac7c2', 'release_jobs', 'app_jobs', array['heartbeat']::text[], array[]::text[], 'release_jobs(): give all back.', '2026-11-22T11:24:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('d28a761e3b7cb2c228c9db769bde329c16fccefc', '37af9ed1d1b09c5ffcaaf96d1d0c7e9e3af0b1be', 'set_queue', 'app_jobs', 'Queues: pause, resume, limit.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('1169922f09496a38e2ea88f672a10073c403cb27', 'f5974191a47a112b56b6a53ed8c6c9047acd9f9f', 'one_job', 'app_jobs', 'One job at a time, by id: look, change, move on, delete.', '2026-11-22T11:25:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('d28a761e3b7cb2c228c9db769bde329c16fccefc', 'require', 'release_jobs', 'acc084197fc6f27a6577ae2c19ba2d1e8b061129');
+values ('1169922f09496a38e2ea88f672a10073c403cb27', 'require', 'release_jobs', 'aa990af9bc05ea731daf36ca3b971555cd8ac7c2');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'd28a761e3b7cb2c228c9db769bde329c16fccefc', 'set_queue', 'app_jobs', array['release_jobs']::text[], array[]::text[], 'Queues: pause, resume, limit.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '1169922f09496a38e2ea88f672a10073c403cb27', 'one_job', 'app_jobs', array['release_jobs']::text[], array[]::text[], 'One job at a time, by id: look, change, move on, delete.', '2026-11-22T11:25:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('e84294745264124ed1b0acb1c548072fbfbef274', 'bfaa75e12aa77aa2539ef8d67368a19d88d26d24', 'set_task', 'app_jobs', 'Settings of tasks; pause and resume.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('791f4b4209f9fef4bb368709efabd6b2ff21f05c', '37af9ed1d1b09c5ffcaaf96d1d0c7e9e3af0b1be', 'set_queue', 'app_jobs', 'Queues: pause, resume, limit.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('e84294745264124ed1b0acb1c548072fbfbef274', 'require', 'set_queue', 'd28a761e3b7cb2c228c9db769bde329c16fccefc');
+values ('791f4b4209f9fef4bb368709efabd6b2ff21f05c', 'require', 'release_jobs', 'aa990af9bc05ea731daf36ca3b971555cd8ac7c2');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'e84294745264124ed1b0acb1c548072fbfbef274', 'set_task', 'app_jobs', array['set_queue']::text[], array[]::text[], 'Settings of tasks; pause and resume.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '791f4b4209f9fef4bb368709efabd6b2ff21f05c', 'set_queue', 'app_jobs', array['release_jobs']::text[], array[]::text[], 'Queues: pause, resume, limit.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('646402952e3e889f5289ae7948df2a9d5fc77b9b', '25fd4883afdc12a9bdcf1156b73f014551cdd8c1', 'steer_jobs', 'app_jobs', 'Operators complete, fail, cancel and reschedule jobs.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('541e8000ed6b91f877b8ed70f915a933d9040a84', 'bfaa75e12aa77aa2539ef8d67368a19d88d26d24', 'set_task', 'app_jobs', 'Settings of tasks; pause and resume.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('646402952e3e889f5289ae7948df2a9d5fc77b9b', 'require', 'set_task', 'e84294745264124ed1b0acb1c548072fbfbef274');
+values ('541e8000ed6b91f877b8ed70f915a933d9040a84', 'require', 'set_queue', '791f4b4209f9fef4bb368709efabd6b2ff21f05c');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '646402952e3e889f5289ae7948df2a9d5fc77b9b', 'steer_jobs', 'app_jobs', array['set_task']::text[], array[]::text[], 'Operators complete, fail, cancel and reschedule jobs.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '541e8000ed6b91f877b8ed70f915a933d9040a84', 'set_task', 'app_jobs', array['set_queue']::text[], array[]::text[], 'Settings of tasks; pause and resume.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('d216c3b0969cbde6b80e431946044ee4f470a62a', '147aedbef4a49121e206e34a5c55deb296740228', 'retry_jobs', 'app_jobs', 'retry_jobs(): dead letters back to work.', '2026-11-22T12:33:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('4a52852f286422ce412adb67d187467035beb201', '25fd4883afdc12a9bdcf1156b73f014551cdd8c1', 'steer_jobs', 'app_jobs', 'Operators complete, fail, cancel and reschedule jobs.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('d216c3b0969cbde6b80e431946044ee4f470a62a', 'require', 'steer_jobs', '646402952e3e889f5289ae7948df2a9d5fc77b9b');
+values ('4a52852f286422ce412adb67d187467035beb201', 'require', 'set_task', '541e8000ed6b91f877b8ed70f915a933d9040a84');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'd216c3b0969cbde6b80e431946044ee4f470a62a', 'retry_jobs', 'app_jobs', array['steer_jobs']::text[], array[]::text[], 'retry_jobs(): dead letters back to work.', '2026-11-22T12:33:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '4a52852f286422ce412adb67d187467035beb201', 'steer_jobs', 'app_jobs', array['set_task']::text[], array[]::text[], 'Operators complete, fail, cancel and reschedule jobs.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('29fd331efdbcf800afb5eaab6a5cbc8851273e19', '90531a89f8409a5aff767980f2b03451ed6fd057', 'prune', 'app_jobs', 'prune(): finished jobs deleted by hand.', '2026-11-22T12:34:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('8c9eb616ff88b254c02ede6b92dfa44c7cc10adf', '147aedbef4a49121e206e34a5c55deb296740228', 'retry_jobs', 'app_jobs', 'retry_jobs(): dead letters back to work.', '2026-11-22T12:33:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('29fd331efdbcf800afb5eaab6a5cbc8851273e19', 'require', 'retry_jobs', 'd216c3b0969cbde6b80e431946044ee4f470a62a');
+values ('8c9eb616ff88b254c02ede6b92dfa44c7cc10adf', 'require', 'steer_jobs', '4a52852f286422ce412adb67d187467035beb201');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '29fd331efdbcf800afb5eaab6a5cbc8851273e19', 'prune', 'app_jobs', array['retry_jobs']::text[], array[]::text[], 'prune(): finished jobs deleted by hand.', '2026-11-22T12:34:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '8c9eb616ff88b254c02ede6b92dfa44c7cc10adf', 'retry_jobs', 'app_jobs', array['steer_jobs']::text[], array[]::text[], 'retry_jobs(): dead letters back to work.', '2026-11-22T12:33:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('af81fc13b6116380fe8e5b5f7faec94e0c3de16d', 'd57e853aa8dda33092f6ef3a5d404b68600c688c', 'metrics', 'app_jobs', 'metrics: how many jobs there are, by tenant, task and queue.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('563aabb74e275ebf577e9aa144939d7bee290ddf', '90531a89f8409a5aff767980f2b03451ed6fd057', 'prune', 'app_jobs', 'prune(): finished jobs deleted by hand.', '2026-11-22T12:34:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('af81fc13b6116380fe8e5b5f7faec94e0c3de16d', 'require', 'release_jobs', 'acc084197fc6f27a6577ae2c19ba2d1e8b061129');
+values ('563aabb74e275ebf577e9aa144939d7bee290ddf', 'require', 'retry_jobs', '8c9eb616ff88b254c02ede6b92dfa44c7cc10adf');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'af81fc13b6116380fe8e5b5f7faec94e0c3de16d', 'metrics', 'app_jobs', array['release_jobs']::text[], array[]::text[], 'metrics: how many jobs there are, by tenant, task and queue.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '563aabb74e275ebf577e9aa144939d7bee290ddf', 'prune', 'app_jobs', array['retry_jobs']::text[], array[]::text[], 'prune(): finished jobs deleted by hand.', '2026-11-22T12:34:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('3b5f94d90a960db6dc9580a186b325a111171128', '8e0a7b77142cd67a8803b55d964f0a28dbc9ef5c', 'running_jobs', 'app_jobs', 'running_jobs(): what each worker runs.', '2026-11-22T12:30:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('75bcc6dd0b25c85a7a2bab3b1d1a6ff4c4ffc172', '8e0a7b77142cd67a8803b55d964f0a28dbc9ef5c', 'running_jobs', 'app_jobs', 'running_jobs(): what each worker runs.', '2026-11-22T12:30:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('3b5f94d90a960db6dc9580a186b325a111171128', 'require', 'metrics', 'af81fc13b6116380fe8e5b5f7faec94e0c3de16d');
+values ('75bcc6dd0b25c85a7a2bab3b1d1a6ff4c4ffc172', 'require', 'metrics', '1a0ec685ac75e88b1117417a412f4d32e4752cfc');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '3b5f94d90a960db6dc9580a186b325a111171128', 'running_jobs', 'app_jobs', array['metrics']::text[], array[]::text[], 'running_jobs(): what each worker runs.', '2026-11-22T12:30:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '75bcc6dd0b25c85a7a2bab3b1d1a6ff4c4ffc172', 'running_jobs', 'app_jobs', array['metrics']::text[], array[]::text[], 'running_jobs(): what each worker runs.', '2026-11-22T12:30:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('e51499d5a5aaa1ba392d7dc8854fbda49f5597d9', '3459ce37050fc03c029bbc7e58f6b097825c5ef4', 'explain_job', 'app_jobs', 'explain_job(): why a job is not running.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('1d84eee26524663e5bf92c956ec7dc623e315306', '3459ce37050fc03c029bbc7e58f6b097825c5ef4', 'explain_job', 'app_jobs', 'explain_job(): why a job is not running.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('e51499d5a5aaa1ba392d7dc8854fbda49f5597d9', 'require', 'metrics', 'af81fc13b6116380fe8e5b5f7faec94e0c3de16d');
+values ('1d84eee26524663e5bf92c956ec7dc623e315306', 'require', 'metrics', '1a0ec685ac75e88b1117417a412f4d32e4752cfc');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'e51499d5a5aaa1ba392d7dc8854fbda49f5597d9', 'explain_job', 'app_jobs', array['metrics']::text[], array[]::text[], 'explain_job(): why a job is not running.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '1d84eee26524663e5bf92c956ec7dc623e315306', 'explain_job', 'app_jobs', array['metrics']::text[], array[]::text[], 'explain_job(): why a job is not running.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('b66e97d54516e2e7457817c314c14eaf130d3ed5', 'c6d929ba3eeb02cb9060ba8592569a032c748cc4', 'doctor', 'app_jobs', 'doctor(): what is wrong, and what to do.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('db58c1cdebf507286ca99e90047f7797139e6ec7', 'c6d929ba3eeb02cb9060ba8592569a032c748cc4', 'doctor', 'app_jobs', 'doctor(): what is wrong, and what to do.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('b66e97d54516e2e7457817c314c14eaf130d3ed5', 'require', 'explain_job', 'e51499d5a5aaa1ba392d7dc8854fbda49f5597d9');
+values ('db58c1cdebf507286ca99e90047f7797139e6ec7', 'require', 'explain_job', '1d84eee26524663e5bf92c956ec7dc623e315306');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('b66e97d54516e2e7457817c314c14eaf130d3ed5', 'require', 'run_schedules', '4cfe7bebb772853d3708fa6f27a18905d8d3cd21');
+values ('db58c1cdebf507286ca99e90047f7797139e6ec7', 'require', 'run_schedules', '4cfe7bebb772853d3708fa6f27a18905d8d3cd21');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'b66e97d54516e2e7457817c314c14eaf130d3ed5', 'doctor', 'app_jobs', array['explain_job', 'run_schedules']::text[], array[]::text[], 'doctor(): what is wrong, and what to do.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', 'db58c1cdebf507286ca99e90047f7797139e6ec7', 'doctor', 'app_jobs', array['explain_job', 'run_schedules']::text[], array[]::text[], 'doctor(): what is wrong, and what to do.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('4c4f400d42fe5d4b7fcdd10fb18d466843f6c2dd', '234379019de3a7ddd50a7f34e26d99d66adc2248', 'vital_signs', 'app_jobs', 'vital_signs(): what doctor() looks at, in figures.', '2026-11-22T12:33:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('357cb163dd6309d6b10e09048fc46cc6fe860dc9', '234379019de3a7ddd50a7f34e26d99d66adc2248', 'vital_signs', 'app_jobs', 'vital_signs(): what doctor() looks at, in figures.', '2026-11-22T12:33:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('4c4f400d42fe5d4b7fcdd10fb18d466843f6c2dd', 'require', 'doctor', 'b66e97d54516e2e7457817c314c14eaf130d3ed5');
+values ('357cb163dd6309d6b10e09048fc46cc6fe860dc9', 'require', 'doctor', 'db58c1cdebf507286ca99e90047f7797139e6ec7');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '4c4f400d42fe5d4b7fcdd10fb18d466843f6c2dd', 'vital_signs', 'app_jobs', array['doctor']::text[], array[]::text[], 'vital_signs(): what doctor() looks at, in figures.', '2026-11-22T12:33:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '357cb163dd6309d6b10e09048fc46cc6fe860dc9', 'vital_signs', 'app_jobs', array['doctor']::text[], array[]::text[], 'vital_signs(): what doctor() looks at, in figures.', '2026-11-22T12:33:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('714a5c67d58cda0a9f514416c26572ad3ba87ebe', '8517349e609144a2ec69e9be4758360dafd4a9b0', 'lists', 'app_jobs', 'Bounded lists of jobs, queues and tasks.', '2026-11-22T12:40:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('0a2f88b7e913000e7acc21814b79da29f1916b13', '8517349e609144a2ec69e9be4758360dafd4a9b0', 'lists', 'app_jobs', 'Bounded lists of jobs, queues and tasks.', '2026-11-22T12:40:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('714a5c67d58cda0a9f514416c26572ad3ba87ebe', 'require', 'explain_job', 'e51499d5a5aaa1ba392d7dc8854fbda49f5597d9');
+values ('0a2f88b7e913000e7acc21814b79da29f1916b13', 'require', 'explain_job', '1d84eee26524663e5bf92c956ec7dc623e315306');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '714a5c67d58cda0a9f514416c26572ad3ba87ebe', 'lists', 'app_jobs', array['explain_job']::text[], array[]::text[], 'Bounded lists of jobs, queues and tasks.', '2026-11-22T12:40:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '0a2f88b7e913000e7acc21814b79da29f1916b13', 'lists', 'app_jobs', array['explain_job']::text[], array[]::text[], 'Bounded lists of jobs, queues and tasks.', '2026-11-22T12:40:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('bca118fce1a9770c16aa01fe2b2225625e44c2a4', 'cfbb571a164a080f3ece31a650c9ddf4f1d00068', 'redrive_jobs', 'app_jobs', 'redrive_jobs(): dead letters back to work by filter, at a rate.', '2026-11-22T12:41:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('717a163bd93d14795dd5c41dc45eefc09e3468af', 'cfbb571a164a080f3ece31a650c9ddf4f1d00068', 'redrive_jobs', 'app_jobs', 'redrive_jobs(): dead letters back to work by filter, at a rate.', '2026-11-22T12:41:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('bca118fce1a9770c16aa01fe2b2225625e44c2a4', 'require', 'lists', '714a5c67d58cda0a9f514416c26572ad3ba87ebe');
+values ('717a163bd93d14795dd5c41dc45eefc09e3468af', 'require', 'lists', '0a2f88b7e913000e7acc21814b79da29f1916b13');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('bca118fce1a9770c16aa01fe2b2225625e44c2a4', 'require', 'retry_jobs', 'd216c3b0969cbde6b80e431946044ee4f470a62a');
+values ('717a163bd93d14795dd5c41dc45eefc09e3468af', 'require', 'retry_jobs', '8c9eb616ff88b254c02ede6b92dfa44c7cc10adf');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', 'bca118fce1a9770c16aa01fe2b2225625e44c2a4', 'redrive_jobs', 'app_jobs', array['lists', 'retry_jobs']::text[], array[]::text[], 'redrive_jobs(): dead letters back to work by filter, at a rate.', '2026-11-22T12:41:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '717a163bd93d14795dd5c41dc45eefc09e3468af', 'redrive_jobs', 'app_jobs', array['lists', 'retry_jobs']::text[], array[]::text[], 'redrive_jobs(): dead letters back to work by filter, at a rate.', '2026-11-22T12:41:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('4972796feaeb110aed71b5928c25045bae99ebaa', 'eef98ea236cc96ba1e70c7884afe2e6eb7375051', 'operator_actions', 'app_jobs', 'Who did what through a dashboard.', '2026-11-22T12:42:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('6d46f1bf97a59e637d81deacb04736cab1629323', 'eef98ea236cc96ba1e70c7884afe2e6eb7375051', 'operator_actions', 'app_jobs', 'Who did what through a dashboard.', '2026-11-22T12:42:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('4972796feaeb110aed71b5928c25045bae99ebaa', 'require', 'arguments', 'a7c9f97ef8cf83edd0f9f01b9d353bb1ac23febf');
+values ('6d46f1bf97a59e637d81deacb04736cab1629323', 'require', 'arguments', 'a7c9f97ef8cf83edd0f9f01b9d353bb1ac23febf');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '4972796feaeb110aed71b5928c25045bae99ebaa', 'operator_actions', 'app_jobs', array['arguments']::text[], array[]::text[], 'Who did what through a dashboard.', '2026-11-22T12:42:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '6d46f1bf97a59e637d81deacb04736cab1629323', 'operator_actions', 'app_jobs', array['arguments']::text[], array[]::text[], 'Who did what through a dashboard.', '2026-11-22T12:42:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('8eb81d4e6ac692d7e5733d874c15877e54f63c51', '66a1d1d886d9391aed1e43a9e211b70228e55470', 'progress', 'app_jobs', 'progress(): how far running jobs are, as they say.', '2026-11-22T12:43:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('59ad094012cb50f8e3d742836c841e9b5588c3d2', '66a1d1d886d9391aed1e43a9e211b70228e55470', 'progress', 'app_jobs', 'progress(): how far running jobs are, as they say.', '2026-11-22T12:43:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('8eb81d4e6ac692d7e5733d874c15877e54f63c51', 'require', 'doctor', 'b66e97d54516e2e7457817c314c14eaf130d3ed5');
+values ('59ad094012cb50f8e3d742836c841e9b5588c3d2', 'require', 'doctor', 'db58c1cdebf507286ca99e90047f7797139e6ec7');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '8eb81d4e6ac692d7e5733d874c15877e54f63c51', 'progress', 'app_jobs', array['doctor']::text[], array[]::text[], 'progress(): how far running jobs are, as they say.', '2026-11-22T12:43:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '59ad094012cb50f8e3d742836c841e9b5588c3d2', 'progress', 'app_jobs', array['doctor']::text[], array[]::text[], 'progress(): how far running jobs are, as they say.', '2026-11-22T12:43:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('3976557c7d4c36b6b1da02d379e2dcf8a09ecfb3', 'a34ebdaca4e7a957d8a896df5c50418d032e0f22', 'version', 'app_jobs', 'version(): all of the above is there.', '2026-11-22T13:00:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('8cfc543d63ad45f98561ca4ec19d8b3750e4968d', 'a34ebdaca4e7a957d8a896df5c50418d032e0f22', 'version', 'app_jobs', 'version(): all of the above is there.', '2026-11-22T13:00:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
-values ('3976557c7d4c36b6b1da02d379e2dcf8a09ecfb3', 'require', 'roles', '486923d28f849a8b71314e60b4bf7f79d80225b8');
+values ('8cfc543d63ad45f98561ca4ec19d8b3750e4968d', 'require', 'roles', '486923d28f849a8b71314e60b4bf7f79d80225b8');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('deploy', '3976557c7d4c36b6b1da02d379e2dcf8a09ecfb3', 'version', 'app_jobs', array['roles']::text[], array[]::text[], 'version(): all of the above is there.', '2026-11-22T13:00:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('deploy', '8cfc543d63ad45f98561ca4ec19d8b3750e4968d', 'version', 'app_jobs', array['roles']::text[], array[]::text[], 'version(): all of the above is there.', '2026-11-22T13:00:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 commit;

@@ -2090,6 +2090,110 @@ $$;
 
 rollback;
 
+-- Verify app_jobs:metrics on pg
+
+begin;
+
+select set_config('plpgsql.check_asserts', 'on', true);
+set local search_path = pg_catalog;
+
+-- columns, constraints, indexes, sequences; who else than the owner may do what
+do $$
+declare
+    v_wrong text;
+begin
+    select string_agg(e.part, ', ') into v_wrong
+    from unnest(array[
+        'metrics.database_id uuid',
+        'metrics.task_identifier text',
+        'metrics.queue_name text',
+        'metrics.ready bigint',
+        'metrics.scheduled bigint',
+        'metrics.running bigint',
+        'metrics.parked bigint',
+        'metrics.expired bigint',
+        'metrics.oldest_ready_age interval',
+        'metrics.failed_1h bigint',
+        'metrics for app_jobs_monitor select'
+    ]) as e(part)
+    where e.part not in (
+        select concat_ws(' ',
+            c.relname || '.' || a.attname, format_type(a.atttypid, a.atttypmod),
+            case when a.attnotnull then 'not null' end
+        )
+        from pg_class as c
+        inner join pg_attribute as a on a.attrelid = c.oid
+        where
+            c.relnamespace = 'app_jobs'::regnamespace
+            and a.attnum > 0
+            and c.relkind in ('r', 'v', 'c')
+        union all
+        select 'constraint ' || n.conname
+        from pg_constraint as n
+        where n.connamespace = 'app_jobs'::regnamespace and n.convalidated
+        union all
+        select concat_ws(' ', case when i.indisunique then 'unique' end, 'index', c.relname)
+        from pg_index as i
+        inner join pg_class as c on c.oid = i.indexrelid
+        where c.relnamespace = 'app_jobs'::regnamespace and i.indisvalid
+        union all
+        select format('%s for %s', c.relname, coalesce((
+            select string_agg(g.role || ' ' || g.privilege, ', ' order by g.role, g.privilege)
+            from (
+                select a.grantee::regrole::text, lower(a.privilege_type)
+                from aclexplode(c.relacl) as a
+            ) as g(role, privilege)
+            where g.role ~ '^(-|app_jobs_(producer|worker|operator|monitor))$'
+        ), 'nobody'))
+        from pg_class as c
+        where c.relnamespace = 'app_jobs'::regnamespace and c.relkind in ('r', 'v', 'S')
+    );
+    assert v_wrong is null, format('missing or changed: %s', v_wrong);
+end;
+$$;
+
+-- functions: arguments, result, who else than the owner may call them; those are pinned
+do $$
+declare
+    v_wrong text;
+begin
+    select string_agg(e.signature, ', ') into v_wrong
+    from (
+        values
+        (
+            'metrics()',
+            'TABLE(database_id uuid, task_identifier text, queue_name text, ready bigint, '
+            'scheduled bigint, running bigint, parked bigint, expired bigint, '
+            'oldest_ready_age interval, failed_1h bigint)',
+            'monitor'
+        )
+    ) as e(signature, result, callers)
+    where not exists (
+        select
+        from pg_proc as p
+        where
+            p.pronamespace = 'app_jobs'::regnamespace
+            and format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) = e.signature
+            and pg_get_function_result(p.oid) = e.result
+            and e.callers = coalesce((
+                select string_agg(replace(g.role, 'app_jobs_', ''), ' ' order by g.role)
+                from (
+                    select a.grantee::regrole::text
+                    from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
+                ) as g(role)
+                where g.role ~ '^(-|app_jobs_(producer|worker|operator|monitor))$'
+            ), '')
+            and (
+                e.callers = ''
+                or (p.prosecdef and p.proconfig @> array['search_path=pg_catalog, pg_temp'])
+            )
+    );
+    assert v_wrong is null, format('missing or changed: %s', v_wrong);
+end;
+$$;
+
+rollback;
+
 -- Verify app_jobs:task_stats on pg
 
 begin;
@@ -2124,6 +2228,17 @@ begin
         'stat_reports.figures app_jobs.task_figures[] not null',
         'constraint stat_reports_pkey',
         'stat_reports for app_jobs_operator select',
+        'depth_figures.at timestamp with time zone not null',
+        'depth_figures.kind text not null',
+        'depth_figures.name text not null',
+        'depth_figures.ready bigint not null',
+        'depth_figures.scheduled bigint not null',
+        'depth_figures.running bigint not null',
+        'depth_figures.parked bigint not null',
+        'depth_figures.oldest_ready_age interval',
+        'constraint depth_figures_kind_known',
+        'constraint depth_figures_pkey',
+        'depth_figures for app_jobs_operator select',
         'stats_merged_to for nobody',
         'stats_pruned_to for nobody'
     ]) as e(part)
@@ -2182,13 +2297,25 @@ begin
             'SETOF app_jobs.task_figures', ''
         ),
         ('record_stats(worker_id text, stats json)', 'void', 'worker'),
+        ('record_depths(at timestamp with time zone)', 'void', ''),
         ('merge_stats(reports integer, rows integer)', 'integer', ''),
+        (
+            'whole_steps("from" timestamp with time zone, "to" timestamp with time zone, step '
+            'interval)',
+            'tstzrange', ''
+        ),
         (
             'task_stats("from" timestamp with time zone, "to" timestamp with time zone, step '
             'interval)',
             'TABLE(at timestamp with time zone, task_identifier text, completed bigint, failed '
             'bigint, retried bigint, wait_histogram bigint[], run_histogram bigint[], wait_seconds '
             'double precision, run_seconds double precision)',
+            'monitor'
+        ),
+        (
+            'depths("from" timestamp with time zone, "to" timestamp with time zone, step interval)',
+            'TABLE(at timestamp with time zone, kind text, name text, ready bigint, scheduled '
+            'bigint, running bigint, parked bigint, oldest_ready_age interval)',
             'monitor'
         )
     ) as e(signature, result, callers)
@@ -3261,110 +3388,6 @@ begin
         end;
         assert v_state = v_expected, format('%s answers %s, not %s', v_call, v_state, v_expected);
     end loop;
-end;
-$$;
-
-rollback;
-
--- Verify app_jobs:metrics on pg
-
-begin;
-
-select set_config('plpgsql.check_asserts', 'on', true);
-set local search_path = pg_catalog;
-
--- columns, constraints, indexes, sequences; who else than the owner may do what
-do $$
-declare
-    v_wrong text;
-begin
-    select string_agg(e.part, ', ') into v_wrong
-    from unnest(array[
-        'metrics.database_id uuid',
-        'metrics.task_identifier text',
-        'metrics.queue_name text',
-        'metrics.ready bigint',
-        'metrics.scheduled bigint',
-        'metrics.running bigint',
-        'metrics.parked bigint',
-        'metrics.expired bigint',
-        'metrics.oldest_ready_age interval',
-        'metrics.failed_1h bigint',
-        'metrics for app_jobs_monitor select'
-    ]) as e(part)
-    where e.part not in (
-        select concat_ws(' ',
-            c.relname || '.' || a.attname, format_type(a.atttypid, a.atttypmod),
-            case when a.attnotnull then 'not null' end
-        )
-        from pg_class as c
-        inner join pg_attribute as a on a.attrelid = c.oid
-        where
-            c.relnamespace = 'app_jobs'::regnamespace
-            and a.attnum > 0
-            and c.relkind in ('r', 'v', 'c')
-        union all
-        select 'constraint ' || n.conname
-        from pg_constraint as n
-        where n.connamespace = 'app_jobs'::regnamespace and n.convalidated
-        union all
-        select concat_ws(' ', case when i.indisunique then 'unique' end, 'index', c.relname)
-        from pg_index as i
-        inner join pg_class as c on c.oid = i.indexrelid
-        where c.relnamespace = 'app_jobs'::regnamespace and i.indisvalid
-        union all
-        select format('%s for %s', c.relname, coalesce((
-            select string_agg(g.role || ' ' || g.privilege, ', ' order by g.role, g.privilege)
-            from (
-                select a.grantee::regrole::text, lower(a.privilege_type)
-                from aclexplode(c.relacl) as a
-            ) as g(role, privilege)
-            where g.role ~ '^(-|app_jobs_(producer|worker|operator|monitor))$'
-        ), 'nobody'))
-        from pg_class as c
-        where c.relnamespace = 'app_jobs'::regnamespace and c.relkind in ('r', 'v', 'S')
-    );
-    assert v_wrong is null, format('missing or changed: %s', v_wrong);
-end;
-$$;
-
--- functions: arguments, result, who else than the owner may call them; those are pinned
-do $$
-declare
-    v_wrong text;
-begin
-    select string_agg(e.signature, ', ') into v_wrong
-    from (
-        values
-        (
-            'metrics()',
-            'TABLE(database_id uuid, task_identifier text, queue_name text, ready bigint, '
-            'scheduled bigint, running bigint, parked bigint, expired bigint, '
-            'oldest_ready_age interval, failed_1h bigint)',
-            'monitor'
-        )
-    ) as e(signature, result, callers)
-    where not exists (
-        select
-        from pg_proc as p
-        where
-            p.pronamespace = 'app_jobs'::regnamespace
-            and format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) = e.signature
-            and pg_get_function_result(p.oid) = e.result
-            and e.callers = coalesce((
-                select string_agg(replace(g.role, 'app_jobs_', ''), ' ' order by g.role)
-                from (
-                    select a.grantee::regrole::text
-                    from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
-                ) as g(role)
-                where g.role ~ '^(-|app_jobs_(producer|worker|operator|monitor))$'
-            ), '')
-            and (
-                e.callers = ''
-                or (p.prosecdef and p.proconfig @> array['search_path=pg_catalog, pg_temp'])
-            )
-    );
-    assert v_wrong is null, format('missing or changed: %s', v_wrong);
 end;
 $$;
 

@@ -32,6 +32,17 @@ begin
         'stat_reports.figures app_jobs.task_figures[] not null',
         'constraint stat_reports_pkey',
         'stat_reports for app_jobs_operator select',
+        'depth_figures.at timestamp with time zone not null',
+        'depth_figures.kind text not null',
+        'depth_figures.name text not null',
+        'depth_figures.ready bigint not null',
+        'depth_figures.scheduled bigint not null',
+        'depth_figures.running bigint not null',
+        'depth_figures.parked bigint not null',
+        'depth_figures.oldest_ready_age interval',
+        'constraint depth_figures_kind_known',
+        'constraint depth_figures_pkey',
+        'depth_figures for app_jobs_operator select',
         'stats_merged_to for nobody',
         'stats_pruned_to for nobody'
     ]) as e(part)
@@ -90,13 +101,25 @@ begin
             'SETOF app_jobs.task_figures', ''
         ),
         ('record_stats(worker_id text, stats json)', 'void', 'worker'),
+        ('record_depths(at timestamp with time zone)', 'void', ''),
         ('merge_stats(reports integer, rows integer)', 'integer', ''),
+        (
+            'whole_steps("from" timestamp with time zone, "to" timestamp with time zone, step '
+            'interval)',
+            'tstzrange', ''
+        ),
         (
             'task_stats("from" timestamp with time zone, "to" timestamp with time zone, step '
             'interval)',
             'TABLE(at timestamp with time zone, task_identifier text, completed bigint, failed '
             'bigint, retried bigint, wait_histogram bigint[], run_histogram bigint[], wait_seconds '
             'double precision, run_seconds double precision)',
+            'monitor'
+        ),
+        (
+            'depths("from" timestamp with time zone, "to" timestamp with time zone, step interval)',
+            'TABLE(at timestamp with time zone, kind text, name text, ready bigint, scheduled '
+            'bigint, running bigint, parked bigint, oldest_ready_age interval)',
             'monitor'
         )
     ) as e(signature, result, callers)

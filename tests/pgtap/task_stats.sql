@@ -217,6 +217,102 @@ select results_eq(
 select is(count(*), 1::bigint, 'reports, too, should one have come too late')
 from app_jobs.stat_reports;
 
+-- depths
+select app_jobs.add_job(identifier => 'deep', queue_name => 'q') from generate_series(1, 3);
+select app_jobs.get_job('w');
+select app_jobs.add_job(identifier => 'shallow', run_at => now() + interval '1 h');
+select pg_temp.marks('5 min', '7 days');
+select app_jobs.merge_stats(100, 100);
+select results_eq(
+    $$select kind, name, ready, scheduled, running, parked, oldest_ready_age is not null
+    from app_jobs.depths(now() - interval '5 min', 'infinity')$$,
+    $$values
+        ('queue', 'q', 2::bigint, 0::bigint, 1::bigint, 0::bigint, true),
+        ('task', 'deep', 2, 0, 1, 0, true),
+        ('task', 'shallow', 0, 1, 0, 0, false)$$,
+    'once a minute it is written down what there is, by task and by queue'
+);
+select
+    ok(
+        min(d.at) >= m.now - interval '1 min' and max(d.at) <= m.now + interval '1 min',
+        'of this minute'
+    )
+from minute as m, app_jobs.depth_figures as d
+group by m.now;
+select app_jobs.add_job(identifier => 'late');
+select app_jobs.record_depths(min(d.at)) from app_jobs.depth_figures as d;
+select is_empty($$select from app_jobs.depth_figures where name = 'late'$$, 'not twice');
+delete from app_jobs.depth_figures;
+select app_jobs.add_job(identifier => format('t%s', n), queue_name => format('q%s', n))
+from generate_series(1, 60) as n;
+select app_jobs.record_depths(now());
+select results_eq(
+    'select kind, count(*) from app_jobs.depth_figures group by kind order by kind',
+    $$values ('queue', 50::bigint), ('task', 50)$$,
+    'no more than 50 of each kind'
+);
+select is(count(*), 2::bigint, 'the deepest') from app_jobs.depth_figures
+where name in ('deep', 'q');
+
+delete from app_jobs.depth_figures;
+insert into app_jobs.depth_figures
+select
+    m.now - make_interval(days => n, mins => 2),
+    'task',
+    'a',
+    1,
+    0,
+    0,
+    0,
+    null
+from minute as m, generate_series(5, 9) as n;
+select pg_temp.marks('2 min', '10 days');
+select app_jobs.merge_stats(100, 2);
+select is(count(*), 3::bigint, 'a bounded number of depths at once')
+from app_jobs.depth_figures as d
+where d.at < now() - interval '1 h';
+select app_jobs.merge_stats(100, 2);
+select results_eq(
+    $$select m.now - d.at from app_jobs.depth_figures as d, minute as m
+    where d.at < now() - interval '1 h'
+    order by d.at$$,
+    $$values (interval '6 days 2 min'), ('5 days 2 min')$$,
+    'depths are kept for 7 days'
+);
+
+delete from app_jobs.depth_figures;
+insert into app_jobs.depth_figures
+select
+    '2026-01-02 10:00Z'::timestamptz + make_interval(mins => n),
+    'task',
+    'a',
+    n,
+    60 - n,
+    7,
+    0,
+    make_interval(secs => n)
+from generate_series(0, 59) as n;
+select results_eq(
+    $$select *
+    from app_jobs.depths('2026-01-02 10:16Z', '2026-01-02 10:31Z', '15 minutes')$$,
+    $$values
+        (
+            timestamptz '2026-01-02 10:15Z', 'task', 'a', 29::bigint, 45::bigint, 7::bigint,
+            0::bigint, interval '29 s'
+        ),
+        ('2026-01-02 10:30Z', 'task', 'a', 44, 30, 7, 0, '44 s')$$,
+    'the highest of each step'
+);
+select is(count(*), 2::bigint, 'of a minute, if nothing else is said')
+from app_jobs.depths('2026-01-02 10:10Z', '2026-01-02 10:12Z');
+select is_empty(
+    $$select from app_jobs.depths('2026-01-02 10:10Z', '2026-01-02 10:10Z')$$, 'no time: no depths'
+);
+select pg_temp.refuses($$select app_jobs.depths(null, now())$$, '22004', 'from is null');
+select pg_temp.refuses(
+    $$select app_jobs.depths(now(), now(), '00:00:30')$$, '22023', 'step is 00:00:30'
+);
+
 -- steps
 delete from app_jobs.stat_reports;
 delete from app_jobs.task_figures;
@@ -316,6 +412,10 @@ select is(
 select is(
     pg_temp.callers('select app_jobs.task_stats(now(), now())'), 'operator monitor',
     'who reads'
+);
+select is(
+    pg_temp.callers('select app_jobs.depths(now(), now())'), 'operator monitor',
+    'who reads depths'
 );
 
 select finish();

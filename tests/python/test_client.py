@@ -260,6 +260,23 @@ def test_task_stats(client: Client) -> None:
     assert median == (bounds[7] + bounds[8]) / 2
 
 
+def test_depths(client: Client, database: str) -> None:
+    client.add_job(identifier="task", queue_name="queue")
+    client.tick()
+    with psycopg.connect(database) as other:
+        # nobody has ticked for a while
+        other.execute("delete from app_jobs.depth_figures")
+        other.execute("select setval('app_jobs.stats_merged_to', 1)")
+    client.tick()
+    now = datetime.now(timezone.utc)
+    depths = client.depths(now - 60 * MINUTE, now + MINUTE, 24 * 60 * MINUTE)
+    assert [(depth.kind, depth.name, depth.ready, depth.running) for depth in depths] == [
+        ("queue", "queue", 1, 0),
+        ("task", "task", 1, 0),
+    ]
+    assert all(depth.oldest_ready_age for depth in depths)
+
+
 def test_vital_signs(client: Client, database: str) -> None:
     client.tick()
     with psycopg.connect(database) as other:

@@ -538,6 +538,28 @@ def test_charts_show_what_workers_have_counted(
         assert "task: 2" in text
 
 
+def test_charts_show_what_has_waited(browse: Open, connection: psycopg.Connection[Any]) -> None:
+    """As the database knows it: who has just started sees the last hour."""
+    connection.execute(
+        """
+        insert into app_jobs.depth_figures
+        select date_bin('1 minute', now(), 'epoch') - n * interval '1 minute', d.*
+        from generate_series(0, 30) as n
+        cross join (values
+            ('task', 'deep', 40, 9, 0, 2, interval '70 seconds'),
+            ('queue', 'orders', 30, 9, 0, 3, interval '50 seconds')
+        ) as d"""
+    )
+    browser = browse()
+    for path, jobs, oldest in (
+        ("/", "deep: 42", "deep: 70"),
+        ("/?by=queue", "orders: 33", "orders: 50"),
+    ):
+        text = browser.get(path).text
+        assert jobs in text
+        assert oldest in text
+
+
 # --- how it is started ---------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from app_jobs._async_client import AsyncClient
 from app_jobs._client import Client
 from app_jobs._sql import (
     BatchOptions,
+    Depth,
     Finding,
     Job,
     JobDetails,
@@ -62,6 +63,7 @@ __all__ = [
     "BatchOptions",
     "Client",
     "DelayedTasks",
+    "Depth",
     "Fail",
     "Finding",
     "ForeignSchema",

@@ -16,6 +16,7 @@ from psycopg.rows import tuple_row
 
 from app_jobs import _sql
 from app_jobs._sql import (
+    Depth,
     Finding,
     Function,
     Job,
@@ -891,6 +892,21 @@ class Client:
         """
         arguments = {"from": from_, "to": to, "step": step}
         return self._call(_sql.TASK_STATS, connection, **arguments)
+
+    def depths(
+        self,
+        from_: datetime,
+        to: datetime,
+        step: timedelta = MINUTE,
+        *,
+        connection: Connection[Any] | None = None,
+    ) -> list[Depth]:
+        """Tell how many jobs there were, per task, queue and step of time; 7 days are kept.
+
+        Of minutes that begin at `from_` or later and before `to`. A step is whole minutes.
+        """
+        arguments = {"from": from_, "to": to, "step": step}
+        return self._call(_sql.DEPTHS, connection, **arguments)
 
     def histogram_bounds(self, *, connection: Connection[Any] | None = None) -> list[float]:
         """Return the upper bounds of the buckets of histograms, in seconds; one more is beyond."""

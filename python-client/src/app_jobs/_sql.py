@@ -196,6 +196,23 @@ class TaskStats:
 
 
 @dataclass(frozen=True, slots=True)
+class Depth:
+    """How many jobs there were in a step of time, from `at` on; see depths().
+
+    `kind` is task or queue, and `name` its name. Each figure is the highest within the step.
+    """
+
+    at: datetime
+    kind: str
+    name: str
+    ready: int
+    scheduled: int
+    running: int
+    parked: int
+    oldest_ready_age: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """What doctor() found: severity is critical, warning, info, or ok if there is nothing else."""
 
@@ -1040,6 +1057,12 @@ TASK_STATS = Function(
     lambda rows: [TaskStats(*row) for row in rows],
     ", ".join(field.name for field in fields(TaskStats)),
 )
+DEPTHS = Function(
+    "depths",
+    {"from": _MOMENT, "to": _MOMENT, "step": _DURATION},
+    lambda rows: [Depth(*row) for row in rows],
+    ", ".join(field.name for field in fields(Depth)),
+)
 HISTOGRAM_BOUNDS: Function[list[float]] = Function("histogram_bounds", {}, _only_value)
 HISTOGRAM_QUANTILE: Function[float | None] = Function(
     "histogram_quantile", {"histogram": _BIGINTS, "quantile": _FLOAT}, _only_value
@@ -1156,6 +1179,7 @@ FUNCTIONS: tuple[Function[Any], ...] = (
     RUNNING_JOBS,
     RECORD_STATS,
     TASK_STATS,
+    DEPTHS,
     HISTOGRAM_BOUNDS,
     HISTOGRAM_QUANTILE,
     SET_PROGRESS,

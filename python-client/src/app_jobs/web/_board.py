@@ -6,8 +6,8 @@ import asyncio
 import logging
 import math
 import time
-from collections import defaultdict, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections import defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -19,12 +19,11 @@ from psycopg.rows import dict_row
 
 from app_jobs import _sql
 from app_jobs._async_client import AsyncClient
-from app_jobs._sql import ListedQueue, ListedTask
+from app_jobs._sql import Depth, ListedQueue, ListedTask
 
 log = logging.getLogger("app_jobs.web")
 
-SAMPLE = 10  # seconds between two points of a chart of depths
-SAMPLES = 360  # of them are remembered
+CHARTED = 10  # seconds between two looks at what charts show
 LINES = 6  # in a chart: the busiest; the others are left out
 TIMEOUT = "10s"  # of any statement of a page
 CUT = 20_000  # characters of a payload, a result or a trace
@@ -48,16 +47,6 @@ class Chart:
 
 
 Stats = list[dict[str, Any]]  # what task_stats() says, a row per minute and task
-Depths = dict[str, tuple[int, float]]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """How many jobs waited, and how long the oldest ready one had, by task and by queue."""
-
-    at: float
-    tasks: Depths
-    queues: Depths
 
 
 @dataclass(frozen=True)
@@ -103,8 +92,8 @@ class Board:
         self._taken = self._changed = -math.inf
         self._news = asyncio.Condition()
         self._came = asyncio.Event()  # a viewer, to whom a look of some seconds ago is old
-        self._history: deque[Sample] = deque(maxlen=SAMPLES)
-        self._depths: tuple[list[Chart], list[Chart]] = ([], [])
+        self._charted = -math.inf
+        self._depths: list[Depth] = []
         self._stats: Stats = []
 
     @asynccontextmanager
@@ -134,7 +123,7 @@ class Board:
             await self._connection.close()
 
     async def watch(self) -> None:
-        """Look again and again: often while somebody views, else often enough for the charts."""
+        """Look again and again: often while somebody views, else often enough to be found fresh."""
         while True:
             try:
                 await self.look()
@@ -147,7 +136,7 @@ class Board:
                 await asyncio.sleep(self.every)
             else:
                 with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._came.wait(), max(self.every, SAMPLE))
+                    await asyncio.wait_for(self._came.wait(), max(self.every, CHARTED))
             self._came.clear()
 
     async def look(self) -> Look:
@@ -195,22 +184,14 @@ class Board:
         tasks = await self.client.list_tasks(connection=connection)
         queues = await self.client.list_queues(most=200, connection=connection)
         workers = await self._workers(connection)
-        if not self._history or at.timestamp() - self._history[-1].at >= SAMPLE:
-            self._stats = await self._read_stats(connection, at)
-            self._history.append(
-                Sample(
-                    at.timestamp(),
-                    {task.task_identifier: depth(task) for task in tasks[: 5 * LINES]},
-                    {queue.queue_name: depth(queue) for queue in queues[: 5 * LINES]},
-                )
-            )
-            times = [sample.at for sample in self._history]
-            self._depths = (
-                depth_charts(times, [sample.tasks for sample in self._history]),
-                depth_charts(times, [sample.queues for sample in self._history]),
-            )
-        charts = [*stats_charts(self._stats, at), *self._depths[0]]
-        return Look(at, tasks, queues, workers, charts, self._depths[1], self._stats)
+        if time.monotonic() - self._charted >= CHARTED:
+            since = at - timedelta(minutes=61)
+            self._stats = await self._read_stats(connection, since, at)
+            self._depths = await self.client.depths(since, at, connection=connection)
+            self._charted = time.monotonic()
+        charts = [*stats_charts(self._stats, at), *depth_charts(self._depths, at, "task")]
+        queue_charts = depth_charts(self._depths, at, "queue")
+        return Look(at, tasks, queues, workers, charts, queue_charts, self._stats)
 
     async def _workers(self, connection: AsyncConnection[Any]) -> list[dict[str, Any]]:
         runs: dict[str, list[Any]] = defaultdict(list)
@@ -223,7 +204,9 @@ class Board:
         )
         return [{**worker, "runs": runs[worker["worker_id"]]} for worker in workers]
 
-    async def _read_stats(self, connection: AsyncConnection[Any], at: datetime) -> Stats:
+    async def _read_stats(
+        self, connection: AsyncConnection[Any], since: datetime, to: datetime
+    ) -> Stats:
         return await self.rows(
             connection,
             """
@@ -232,7 +215,7 @@ class Board:
                 {schema}.histogram_quantile(s.wait_histogram, 0.95) as wait,
                 {schema}.histogram_quantile(s.run_histogram, 0.95) as run
             from {schema}.task_stats("from" => %(from)s, "to" => %(to)s) as s""",
-            **{"from": at - timedelta(minutes=61), "to": at},
+            **{"from": since, "to": to},
         )
 
     async def rows(
@@ -334,31 +317,34 @@ class Board:
             )
 
 
-def depth(of: ListedTask | ListedQueue) -> tuple[int, float]:
-    """Jobs that wait, and for how many seconds the oldest ready one has."""
-    age = of.oldest_ready_age
-    return of.ready + of.parked, max(age.total_seconds(), 0.0) if age else 0.0
+def last_minutes(at: datetime) -> list[float]:
+    """When the last 60 whole minutes began."""
+    minute = at.replace(second=0, microsecond=0)
+    return [(minute - timedelta(minutes=n)).timestamp() for n in range(60, 0, -1)]
 
 
-def depth_charts(times: list[float], samples: Sequence[Depths]) -> list[Chart]:
-    """Depth and oldest age since we began to look."""
-    peaks: dict[str, int] = defaultdict(int)
-    for sample in samples:
-        for name, (jobs, _) in sample.items():
-            peaks[name] = max(peaks[name], jobs)
-    names = sorted(peaks, key=lambda name: -peaks[name])[:LINES]
-    charts = [Chart("Waiting", "jobs", times), Chart("Oldest ready", "s", times)]
-    for name in names:
-        of_name = [sample.get(name, (0, 0.0)) for sample in samples]
-        charts[0].lines[name] = [float(jobs) for jobs, _ in of_name]
-        charts[1].lines[name] = [seconds for _, seconds in of_name]
-    return charts
+def depth_charts(depths: list[Depth], at: datetime, kind: str) -> list[Chart]:
+    """Jobs that waited and the oldest ready one, in the last 60 minutes: of the deepest."""
+    times = last_minutes(at)
+    by_name: dict[str, dict[float, Depth]] = defaultdict(dict)
+    for row in depths:
+        if row.kind == kind:
+            by_name[row.name][row.at.timestamp()] = row
+    peaks = {
+        name: max(row.ready + row.parked for row in by_name[name].values()) for name in by_name
+    }
+    waiting, oldest = Chart("Waiting", "jobs", times), Chart("Oldest ready", "s", times)
+    for name in sorted(peaks, key=lambda name: -peaks[name])[:LINES]:
+        rows = [by_name[name].get(minute) for minute in times]
+        waiting.lines[name] = [float(row.ready + row.parked) if row else 0.0 for row in rows]
+        ages = [row.oldest_ready_age if row else None for row in rows]
+        oldest.lines[name] = [max(age.total_seconds(), 0.0) if age else 0.0 for age in ages]
+    return [waiting, oldest]
 
 
 def stats_charts(stats: Stats, at: datetime, task: str | None = None) -> list[Chart]:
     """Charts of the last 60 whole minutes: of the busiest tasks, or of one."""
-    minute = at.replace(second=0, microsecond=0)
-    times = [(minute - timedelta(minutes=n)).timestamp() for n in range(60, 0, -1)]
+    times = last_minutes(at)
     by_task: dict[str, dict[float, dict[str, Any]]] = defaultdict(dict)
     for row in stats:
         if task in (None, row["task_identifier"]):
