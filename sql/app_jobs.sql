@@ -10286,6 +10286,8 @@ set search_path = pg_catalog, pg_temp
 set jit = off
 set enable_seqscan = off
 set enable_bitmapscan = off
+-- in the order of the index, and by id only within one time: a sort would read all there is
+set enable_sort = off
 set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
@@ -11416,7 +11418,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '357cb163dd6309d6b10e09048fc46cc6fe860dc9', 'vital_signs', 'app_jobs', array['doctor']::text[], array[]::text[], 'vital_signs(): what doctor() looks at, in figures.', '2026-11-22T12:33:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('0a2f88b7e913000e7acc21814b79da29f1916b13', '8517349e609144a2ec69e9be4758360dafd4a9b0', 'lists', 'app_jobs', 'Bounded lists of jobs, queues and tasks.', '2026-11-22T12:40:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('0a2f88b7e913000e7acc21814b79da29f1916b13', '3b49a658a14fe7a1394f5b456f1425c435f4d87b', 'lists', 'app_jobs', 'Bounded lists of jobs, queues and tasks.', '2026-11-22T12:40:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('0a2f88b7e913000e7acc21814b79da29f1916b13', 'require', 'explain_job', '1d84eee26524663e5bf92c956ec7dc623e315306');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)

@@ -479,7 +479,7 @@ def test_lists(database: str) -> None:
             seen.append(choose([pages(connection, statement) for _ in range(5)]))
 
     with connect(database) as connection:
-        # On a slow machine a look may end early, by time: the longest is compared with the shortest.
+        # A look may end early, by time: the longest is compared with the shortest.
         for jobs, choose in ((50_000, max), (50_000 * SCALE, min)):
             for _ in range(jobs // 10_000):
                 add(connection, "noop", 10_000, ", queue_name => 'q'")
