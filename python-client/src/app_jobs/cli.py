@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import asdict
 from datetime import datetime, timedelta, timezone, tzinfo
 from functools import cache
@@ -70,7 +71,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def main() -> None:
     """Run the command line."""
     try:
-        app(standalone_mode=True)
+        _application(sys.argv[1:2])(standalone_mode=True)
     except psycopg.OperationalError as error:
         _complain("the database is not reachable", str(error).strip())
         sys.exit(UNREACHABLE)
@@ -85,6 +86,20 @@ def main() -> None:
             diagnostics.message_hint,
         )
         sys.exit(FAILED)
+
+
+def _application(name: list[str]) -> typer.Typer:
+    """The application, without its other commands: typer makes each ready, which takes its time."""
+    named = [
+        command
+        for command in app.registered_commands
+        if [command.name or getattr(command.callback, "__name__", None)] == name
+    ]
+    if not named:
+        return app
+    narrow = copy(app)
+    narrow.registered_commands, narrow.registered_groups = named, []
+    return narrow
 
 
 def _tell_versions(wanted: bool) -> None:
