@@ -379,7 +379,9 @@ def test_schedules_under_an_old_snapshot(database: str) -> None:
                 assert len(connection.execute(statement).fetchall()) == 500
                 ticks(connection, 1)
                 part = int(run >= runs // 3)
-                highest[part] = max(highest[part], pages(connection, statement))
+                # twice: autovacuum may have called for new plans
+                look = min(pages(connection, statement) for _ in range(2))
+                highest[part] = max(highest[part], look)
                 complete(connection, claim(connection, 500))
     print(f"\npages of a look, up to {500 * runs // 3} runs and after: {highest}")
     assert highest[1] <= 1.5 * highest[0]
