@@ -140,15 +140,17 @@ begin
         v_left := v_left - v_count;
         -- Each queue met costs an advisory lock; the server has some thousands for everybody. And
         -- to park very many jobs takes a while: what a second has done is kept.
-        exit when v_left = 0 or v_found < v_wanted;
+        exit when v_left = 0 or (v_found < v_wanted and not v_met.left_out);
         v_queues := v_queues + (
             select count(distinct q.queue_line) from unnest(v_met.queued) as q
         );
         exit when v_queues >= c_lot;
         exit when clock_timestamp() > v_started + interval '1 second';
         -- More are wanted: look behind the last one met.
-        select null::tid, j.priority, j.run_at, j.id, null::text into v_after
-        from app_jobs.jobs as j where j.id = v_met.last_id;
+        if v_met.last_id is not null then
+            select null::tid, j.priority, j.run_at, j.id, null::text into v_after
+            from app_jobs.jobs as j where j.id = v_met.last_id;
+        end if;
     end loop;
 
     if v_claimed > 0 then

@@ -1796,7 +1796,7 @@ create type app_jobs.place as (
 );
 
 create type app_jobs.found as (
-    tids tid [], queued app_jobs.place [], last_id bigint, used_slots integer []
+    tids tid [], queued app_jobs.place [], last_id bigint, used_slots integer [], left_out boolean
 );
 
 create function app_jobs.look(
@@ -1812,7 +1812,7 @@ as $$
 #variable_conflict use_column
 declare
     v_found app_jobs.found := row(
-        '{}'::tid[], '{}'::app_jobs.place[], null, '{}'::integer[]
+        '{}'::tid[], '{}'::app_jobs.place[], null, '{}'::integer[], false
     )::app_jobs.found;
     v_lot app_jobs.found;
     c_slots_at_most constant integer := 200;
@@ -1832,6 +1832,14 @@ declare
     v_until app_jobs.place;
     v_count integer;
     v_at integer;
+    -- Claims of many jobs at the same moment would pass over each other's rows. So each takes closed
+    -- slots for itself, where there are others as urgent; for this second, and not as long as its
+    -- transaction is open.
+    v_shares boolean := look.line <> '' or look.wanted < c_many;
+    v_second constant text := floor(extract(epoch from clock_timestamp()))::text;
+    v_heads integer := 2;
+    v_left_out integer[] := '{}'::integer[];
+    v_urgency integer;
 begin
     -- As plain comparisons the task's bounds are checked within the index; "= any" needs a visit to
     -- the table.
@@ -1860,6 +1868,9 @@ begin
         );
     else
         select min(t.name), max(t.name) into v_low, v_high from unnest(look.tasks) as t(name);
+    end if;
+    if not v_shares then
+        v_heads := 2 + 14 / greatest(cardinality(v_tasks), 1);
     end if;
 
     loop
@@ -1905,11 +1916,23 @@ begin
                     and s.task_identifier = task.name
                     and s.slot <> all(v_seen)
                 order by s.priority, s.run_at, s.id
-                limit 2
+                limit v_heads
             ) as b
             where task.name <> all(look.paused)
             order by 2, 3, 4
         loop
+            exit when v_best is null and v_head.priority > v_urgency;
+            if v_best is null
+                and not v_shares
+                and v_head.closed
+                and not pg_try_advisory_xact_lock(
+                    app_jobs.lock_key('claim', v_head.slot || ' ' || v_second)
+                )
+            then
+                v_left_out := v_left_out || v_head.slot;
+                v_urgency := v_head.priority;
+            end if;
+            continue when v_head.slot = any(v_left_out);
             if v_best is null then
                 v_best := v_head;
             elsif v_head.slot <> v_best.slot then
@@ -1917,11 +1940,23 @@ begin
                 exit;
             end if;
         end loop;
+        v_found.left_out := v_urgency is not null;
+        if v_best is null and v_found.left_out and v_left = look.wanted then
+            -- nothing as urgent elsewhere
+            v_shares := true;
+            v_seen := '{}';
+            v_left_out := '{}';
+            v_urgency := null;
+            continue;
+        end if;
         exit when v_best is null;
 
         v_until := row(null, 2147483647, 'infinity', 9223372036854775807, null);
         if v_next is not null then
             v_until := row(null, v_next.priority, v_next.run_at, v_next.id, null);
+        end if;
+        if v_until.priority > v_urgency then
+            v_until := row(null, v_urgency, 'infinity', 9223372036854775807, null);
         end if;
         if (v_best.priority, v_best.run_at, v_best.id) <= (v_after.priority, v_after.run_at,
         v_after.id) then
@@ -1951,6 +1986,8 @@ begin
                 and (look.tasks is null or j.task_identifier = any(look.tasks))
                 and j.task_identifier <> all(look.paused)
                 and (j.priority, j.run_at, j.id) >= (v_best.priority, v_best.run_at, v_best.id)
+                -- jobs of a queue keep their order
+                and (v_urgency is null or j.queue_name is null)
                 -- "or equal": a bound may have been left behind by a job that stands here now
                 and (j.priority, j.run_at, j.id) <= (v_until.priority, v_until.run_at, v_until.id)
             order by j.priority, j.run_at, j.id
@@ -1959,7 +1996,9 @@ begin
         ) as l;
         v_found.tids := v_found.tids || v_lot.tids;
         v_found.queued := v_found.queued || v_lot.queued;
-        v_found.last_id := coalesce(v_lot.last_id, v_found.last_id);
+        if v_urgency is null then
+            v_found.last_id := coalesce(v_lot.last_id, v_found.last_id);
+        end if;
         if v_best.closed and v_count >= c_many then
             v_found.used_slots := v_found.used_slots || v_best.slot;
         end if;
@@ -1976,7 +2015,7 @@ begin
         end if;
         -- What is left in this slot before the next one's head is locked by others: go on behind
         -- it.
-        exit when v_next is null or cardinality(v_seen) >= c_slots_at_most;
+        exit when v_next is null and v_urgency is null or cardinality(v_seen) >= c_slots_at_most;
         v_at := coalesce(array_position(v_seen, v_best.slot), cardinality(v_seen) + 1);
         v_seen[v_at] := v_best.slot;
         v_from[v_at] := v_until;
@@ -1994,7 +2033,8 @@ comment on type app_jobs.place is
 'Where a job stands in a line: its row, its position, and what a claim needs to know of it.';
 comment on type app_jobs.found is
 'What look() has found: the rows of jobs without a queue, the places of those with one, both in
-order; the last of them all; and the closed slots in which many were found.';
+order; the last of them all; the closed slots in which many were found; and whether slots were left
+to other claims (then the last is the last before them).';
 comment on function app_jobs.raise_bounds(integer, text) is
 'Set the streams of a closed slot to what is left in it; drop those with nothing left.
 
@@ -2012,7 +2052,9 @@ paused  tasks not wanted
 wanted  jobs at most, 1 or more
 after   only jobs behind this place; null: from the start
 
-Returns: those of no queue, and those of queues, in order. Locks: the jobs returned (for update), skipping locked ones.
+Returns: those of no queue, and those of queues, in order; but of a hundred and more ready jobs, some
+may stand in another closed slot, as urgent, than those that another transaction is claiming just now.
+Locks: the jobs returned (for update), skipping locked ones.
 Roles: internal; the caller pins the plans.';
 
 -- Deploy app_jobs:queues to pg
@@ -7242,15 +7284,17 @@ begin
         v_left := v_left - v_count;
         -- Each queue met costs an advisory lock; the server has some thousands for everybody. And
         -- to park very many jobs takes a while: what a second has done is kept.
-        exit when v_left = 0 or v_found < v_wanted;
+        exit when v_left = 0 or (v_found < v_wanted and not v_met.left_out);
         v_queues := v_queues + (
             select count(distinct q.queue_line) from unnest(v_met.queued) as q
         );
         exit when v_queues >= c_lot;
         exit when clock_timestamp() > v_started + interval '1 second';
         -- More are wanted: look behind the last one met.
-        select null::tid, j.priority, j.run_at, j.id, null::text into v_after
-        from app_jobs.jobs as j where j.id = v_met.last_id;
+        if v_met.last_id is not null then
+            select null::tid, j.priority, j.run_at, j.id, null::text into v_after
+            from app_jobs.jobs as j where j.id = v_met.last_id;
+        end if;
     end loop;
 
     if v_claimed > 0 then
@@ -11201,7 +11245,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', 'a72e29904a77e2366fb7e14669e5f169887420a3', 'slots', 'app_jobs', array['counts', 'workers']::text[], array[]::text[], 'Where waiting jobs stand: slots, streams and alarms.', '2026-11-22T11:10:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('c816e2ab06af16603fa41fb58b2812a3a5d2f567', 'f795f73ee3bb6eea800bf42d34540291f13f07de', 'lines', 'app_jobs', 'look(): the first jobs of a line, in order, whatever waits in front.', '2026-11-22T11:11:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('c816e2ab06af16603fa41fb58b2812a3a5d2f567', '37771b22f160c55827c3a93e2f5bce1b8d310aa2', 'lines', 'app_jobs', 'look(): the first jobs of a line, in order, whatever waits in front.', '2026-11-22T11:11:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('c816e2ab06af16603fa41fb58b2812a3a5d2f567', 'require', 'slots', 'a72e29904a77e2366fb7e14669e5f169887420a3');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
@@ -11304,7 +11348,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '67bfdecf30980706d870a06e41b925f99c58c472', 'tick', 'app_jobs', array['cancel_job', 'run_schedules', 'task_stats']::text[], array[]::text[], 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('bfda56aff3996ce40813dc084a949dd697b31ec4', 'dbb16e5372456dac537a4dd603bc65c74aea613f', 'get_jobs', 'app_jobs', 'get_job() and get_jobs(): the claim.', '2026-11-22T11:19:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('bfda56aff3996ce40813dc084a949dd697b31ec4', 'cf097841c0e63a7b5e67d19eec6f3922628606f4', 'get_jobs', 'app_jobs', 'get_job() and get_jobs(): the claim.', '2026-11-22T11:19:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('bfda56aff3996ce40813dc084a949dd697b31ec4', 'require', 'tick', '67bfdecf30980706d870a06e41b925f99c58c472');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
