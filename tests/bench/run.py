@@ -17,6 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
 from time import monotonic, sleep
+from typing import Any
 
 import psycopg
 import report
@@ -47,7 +48,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=1, help="of all sizes, 0.01 for a try")
     parser.add_argument("--rounds", type=int, help="at most so many")
     parser.add_argument("--on", choices=["15", "18"], default="15", help="version of PostgreSQL")
-    parser.add_argument("--again", action="store_true", help="measure what has been measured, too")
+    parser.add_argument("--again", action="store_true", help="what has been measured, too")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench", help="folder")
     chosen = parser.parse_args()
     for name in chosen.scenarios:
@@ -69,34 +70,35 @@ class Results:
     def __init__(self, file: Path, head: Result, *, forget: bool) -> None:
         self._file = file
         self._head = head
-        self._lines: list[Result] = []
+        self._lines: dict[tuple[Any, ...], Result] = {}
         if file.exists() and not forget:
-            lines = map(json.loads, file.read_text().splitlines())
-            mine = [line for line in lines if head.items() <= line.items()]
-            self._lines = [line for line in mine if "error" not in line]  # those are tried again
+            for line in map(json.loads, file.read_text().splitlines()):
+                if head.items() <= line.items() and "error" not in line:  # those are tried again
+                    self._lines[key_of(line)] = line
 
     def add(self, line: Result) -> None:
         line = {**self._head, **line}
-        self._lines.append(line)
+        self._lines[key_of(line)] = line
         with self._file.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
     def all(self) -> list[Result]:
-        return self._lines
+        return list(self._lines.values())
 
     def of(self, scenario: str) -> list[Result]:
-        return [line for line in self._lines if line["scenario"] == scenario]
+        return [line for line in self.all() if line["scenario"] == scenario]
 
     def has(self, scenario: str, run: Run, number: int) -> bool:
-        return any(
-            (line["contender"], line["case"], line["round"]) == (run.contender, run.case, number)
-            for line in self.of(scenario)
-        )
+        return (scenario, run.contender, run.case, number) in self._lines
 
     def seconds(self, scenario: str, run: Run) -> float | None:
         """How long it took so far."""
         known = [r["took"] for r in self.of(scenario) if r["contender"] == run.contender]
         return median(known) if known else None
+
+
+def key_of(line: Result) -> tuple[Any, ...]:
+    return tuple(line[name] for name in ("scenario", "contender", "case", "round"))
 
 
 class Bench:
@@ -243,4 +245,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("Broken off. The same command goes on from here.")

@@ -21,12 +21,11 @@ def test_measures_goes_on_and_reports(tmp_path: Path) -> None:
         lines = map(json.loads, results.read_text().splitlines())
         return [line["scenario"] for line in lines if "error" not in line]
 
-    assert bench("drain", "cost", "trigger") == ["drain", "cost", "trigger"]
-    first, *rest = results.read_text().splitlines(keepends=True)
-    results.write_text(first)
-    assert len(rest) == 2
     assert bench("drain", "cost") == ["drain", "cost"]
-    assert first == results.read_text().splitlines(keepends=True)[0]
+    first, _ = results.read_text().splitlines(keepends=True)
+    results.write_text(first)
+    assert bench("drain", "cost") == ["drain", "cost"]
+    assert results.read_text().startswith(first)
 
     report = (tmp_path / "report.md").read_text()
     assert "| 50,000 jobs, one worker process | rate ≥ 1.5 times the best peer's" in report
