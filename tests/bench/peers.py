@@ -201,8 +201,6 @@ class Installation:
         self._pip("py", Path(sys.executable), PYTHON_PACKAGES)
         if newer := newer_python():
             self._pip("oban", newer, OBAN_PACKAGES)
-        else:
-            print("There is no Python 3.12 or newer here: oban is left out", flush=True)
         npm = self.node.parent.parent / "lib/node_modules/npm/bin/npm-cli.js"
         (self.folder / "package.json").write_text("{}")
         subprocess.run(
@@ -221,7 +219,7 @@ class Installation:
 
 
 def newer_python() -> Path | None:
-    """A Python that oban can run on."""
+    """A Python that oban can run on: 3.12 or newer."""
     if sys.version_info >= (3, 12):
         return Path(sys.executable)
     candidates = [*Path.home().glob(".pyenv/versions/3.1[2-9]*/bin/python")]

@@ -58,10 +58,14 @@ def arguments() -> argparse.Namespace:
 
 
 def commit() -> str:
-    """What is measured; "+" if it is not quite that."""
-    git = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-    found = subprocess.run(git, check=False, cwd=ROOT, capture_output=True, text=True)
-    return found.stdout.strip() or "unknown"
+    """The last one that touched what is measured; "+" if there are changes since."""
+
+    def git(*words: str) -> str:
+        command = ["git", *words, "--", "deploy", "python-client/src", "tests/bench"]
+        done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    return git("log", "-1", "--format=%h") + "+" * bool(git("status", "--porcelain"))
 
 
 class Results:
@@ -110,8 +114,10 @@ class Bench:
         self._sizes = Sizes(chosen.scale)
         self._rounds = chosen.rounds or 99
         self._names = chosen.scenarios or list(SCENARIOS)
-        allowed = {OURS, *(chosen.peer or PEERS)}
-        self._peers = {peer for peer in allowed if server.installation.has(peer)}
+        wanted = {OURS, *(chosen.peer or PEERS)}
+        self._peers = {peer for peer in wanted if server.installation.has(peer)}
+        if absent := sorted(wanted - self._peers):
+            print(f"Left out, for they are not installed: {', '.join(absent)}")
 
     def runs(self, name: str, number: int) -> list[Run]:
         """Of one round; every other one is in the opposite order."""
