@@ -207,8 +207,10 @@ class Remaining(ProgressColumn):
 
 
 def duration(seconds: float) -> str:
-    minutes = round(max(0, seconds) / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes > 1 else f"{max(0, seconds):.0f} s"
+    """In the unit that fits."""
+    if seconds < 120:
+        return f"{max(0, seconds):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def measure_all(bench: Bench, results: Results, out: Path) -> bool:
