@@ -23,7 +23,7 @@ demo: $(VENV)/demo ## watch jobs flow, on a PostgreSQL of its own (or on DATABAS
 	@$(BIN)/python -m app_jobs.demo
 
 test: system $(VENV)/dev lint ## all linters and tests, on PostgreSQL 15 and 18; Debian's packages as root
-	@$(BIN)/python tools/test_servers.py pgtap isolation python deploy packaging web fit docs model pages chaos
+	@$(BIN)/python tools/test_servers.py pgtap isolation python deploy packaging web fit docs model pages chaos bench
 
 lint: $(VENV)/dev ## ruff, mypy, sqlfluff, squawk; generated files are fresh
 	@echo "Linting"
@@ -62,9 +62,12 @@ model: ## long: random calls of all functions agree with a model
 pages: ## long: pages touched by claims, with millions of jobs
 chaos: export APP_JOBS_CHAOS_JOBS := 10000
 chaos: ## long: workers and backends killed
-bench: ## long: jobs per second, latencies
-test-pgtap test-isolation test-python test-deploy test-packaging test-web test-fit test-docs model pages chaos bench: system $(VENV)/dev
+test-pgtap test-isolation test-python test-deploy test-packaging test-web test-fit test-docs model pages chaos: system $(VENV)/dev
 	@$(BIN)/python tools/test_servers.py $(addprefix --on ,$(ON)) --args='$(ARGS)' $(@:test-%=%)
+
+# SCENARIO=name (or some) alone; ARGS="--scale 0.01 --peer pgqueuer" and more: ARGS=--help. ON=18.
+bench: system $(VENV)/dev ## very long: beside other queues; a report in build/bench
+	@$(BIN)/python tests/bench/run.py $(addprefix --on ,$(ON)) $(ARGS) $(SCENARIO)
 
 # SCHEMA=name: under another name, beside others.
 deploy: ## deploy into PGDATABASE or DATABASE_URL, through Sqitch if it is there (TO=change, SCHEMA=name)

@@ -54,10 +54,10 @@ SUITES = {
     "model": [*PYTEST, "tests/model"],
     "pages": [*PYTEST, "-s", "tests/pages"],
     "chaos": [*PYTEST, "-s", "tests/chaos"],
-    "bench": [*PYTEST, "-s", "tests/bench"],
+    "bench": [*PYTEST, "tests/bench"],
 }
 # What does not depend on the server's version runs on the newest one alone.
-ONCE = {"docs", "fit", "packaging", "web"}
+ONCE = {"bench", "docs", "fit", "packaging", "web"}
 
 
 @dataclass(frozen=True)
