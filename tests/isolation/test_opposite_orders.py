@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import product
 from typing import Any
@@ -112,6 +112,7 @@ class Stage:
             holder.rollback()
             for future, caller in zip(futures, self.callers, strict=True):
                 self.settled(future, caller)
+        wait(futures)  # both, before the next two come
         for future in futures:
             future.result()
 
