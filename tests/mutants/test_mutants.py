@@ -1,9 +1,9 @@
 """Break the product in one place, deploy it, and look whether the tests that are named notice.
 
-Each mutant meets each test in a fresh database, deployed with that one text replaced. All of these
-tests must first have passed on a deployment that is not broken. Here each mutant meets the first
-test that is to catch it, if that is one of SQL alone; with APP_JOBS_FULL=1 it meets all of them.
-Several at a time: most of them wait for something.
+Each mutant meets each test in a fresh database, deployed with that one text replaced. Tests
+must first have passed on a deployment that is not broken. With APP_JOBS_FULL=1 each mutant meets
+all that are to catch it; otherwise one mutant of each promise meets the first of them, if that is
+one of SQL alone. Several at a time: most of them wait for something.
 """
 
 from __future__ import annotations
@@ -41,6 +41,12 @@ IMPATIENT = "-c lock_timeout=1s -c statement_timeout=2s"
 PATIENT = "-c statement_timeout=60s"
 FUNCTION = re.compile(r"^create (function .*?^\$\$;)$", re.DOTALL | re.MULTILINE)
 
+SHORT = {
+    mutant.promise: mutant
+    for mutant in reversed(MUTANTS)
+    if mutant.caught_by[0].endswith((".spec", ".sql"))
+}
+
 CopyOf = Callable[[str], AbstractContextManager[str]]
 
 
@@ -48,7 +54,7 @@ def catchers(mutant: Mutant) -> Sequence[str]:
     """The tests that it meets."""
     if FULL:
         return mutant.caught_by
-    return [test for test in mutant.caught_by[:1] if test.endswith((".spec", ".sql"))]
+    return mutant.caught_by[:1] if SHORT.get(mutant.promise) is mutant else []
 
 
 def broken(mutant: Mutant, text: str) -> str:
@@ -147,6 +153,8 @@ def trials(
         for test in catchers(item.callspec.params["mutant"])
     ]
     tests = list(dict.fromkeys(test for _, test in pairs))
+    if not FULL:
+        tests = tests[:AT_ONCE]  # the others have just passed in suites of their own
     with deployed(copy_of) as sound, ThreadPoolExecutor(AT_ONCE) as pool:
 
         def tried(test: str, mutant: Mutant | None) -> bool:
