@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from uuid import uuid4
 
 import psycopg
@@ -13,6 +14,9 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 WaitUntilBlocked = Callable[[str, int], None]
+CopyOf = Callable[[str], AbstractContextManager[str]]
+# What each test gets a copy of; tests/mutants puts a broken one in its place.
+TEMPLATE = os.environ.get("APP_JOBS_TEST_TEMPLATE", "app_jobs_template")
 
 
 @pytest.fixture(scope="session")
@@ -35,17 +39,23 @@ def new_database(server: str, template: str) -> Iterator[str]:
             connection.execute(f"drop database {name} with (force)")
 
 
+@pytest.fixture(scope="session")
+def copy_of(server: str) -> CopyOf:
+    """A function (template): a context, the connection string of a copy of that database."""
+    return partial(new_database, server)
+
+
 @pytest.fixture
-def database(server: str) -> Iterator[str]:
+def database(copy_of: CopyOf) -> Iterator[str]:
     """Connection string of a deployed database that this test has for itself."""
-    with new_database(server, "app_jobs_template") as dsn:
+    with copy_of(TEMPLATE) as dsn:
         yield dsn
 
 
 @pytest.fixture
-def empty_database(server: str) -> Iterator[str]:
+def empty_database(copy_of: CopyOf) -> Iterator[str]:
     """Connection string of a database in which nothing is deployed."""
-    with new_database(server, "template0") as dsn:
+    with copy_of("template0") as dsn:
         yield dsn
 
 

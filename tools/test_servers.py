@@ -53,11 +53,12 @@ SUITES = {
     "docs": [*PYTEST, "tests/docs"],
     "model": [*PYTEST, "tests/model"],
     "pages": [*PYTEST, "-s", "tests/pages"],
+    "mutants": [*PYTEST, "tests/mutants"],
     "chaos": [*PYTEST, "-s", "tests/chaos"],
     "bench": [*PYTEST, "tests/bench"],
 }
 # What does not depend on the server's version runs on the newest one alone.
-ONCE = {"bench", "docs", "fit", "packaging", "web"}
+ONCE = {"bench", "docs", "fit", "mutants", "packaging", "web"}
 
 
 @dataclass(frozen=True)

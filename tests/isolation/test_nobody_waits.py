@@ -1,4 +1,4 @@
-"""Nobody waits for a producer, however many there are and however long they stay."""
+"""Nobody waits for a producer, nor for those who look after the queue, however long they stay."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from contextlib import ExitStack
 from typing import Any
 
 import psycopg
+import pytest
+import races
 
 # Whoever waits for a lock gets an error; how busy the machine is plays no part.
 NO_WAITING = "-c lock_timeout=10ms"
@@ -52,3 +54,51 @@ def test_nobody_waits_for_a_producer(database: str) -> None:
             left += found
             assert call(f"select app_jobs.complete_jobs('worker', array{found})") == found
         assert left == [job_id for (job_id,) in sorted([*added, (last,)])], "one by one, in order"
+
+
+# All that is written down of a closed slot is out of date, every alarm has gone off, and a worker
+# has gone: whoever comes would like to set it right.
+OUT_OF_DATE = [
+    "call spec.add(jobs => 3); call spec.add(queue_name => 'q', jobs => 3)",
+    "call spec.add(run_at => now() + interval '1 hour')",
+    "call spec.schedule('s', now() + interval '1 hour')",
+    "select app_jobs.get_jobs('w', job_limit => 5)",
+    "call spec.add(jobs => 3)",
+    "call spec.turn_slots()",
+    "call spec.turn_slots()",
+    "select app_jobs.permanently_fail_jobs(array_agg(id)) from app_jobs.jobs where run_at > now()",
+    "delete from app_jobs.jobs where line = '' or seat is not null",
+    "update app_jobs.alarms set due_at = now()",
+    "update app_jobs.workers set last_seen_at = now() - interval '1 hour'",
+    "update app_jobs.finished_jobs set keep_until = now()",
+    "call spec.add(queue_name => 'q')",
+]
+CALLS = [
+    "get_jobs('other', job_limit => 9)",
+    "tick()",
+    "heartbeat('other')",
+    "run_due_schedules()",
+    "count_again(100)",
+    "prune()",
+    "prune('0')",
+]
+
+
+@pytest.mark.parametrize(
+    "table",
+    ["alarms", "finished_jobs", "jobs", "scheduled_jobs", "slot_counts", "streams", "workers"],
+)
+def test_nobody_waits_for_whoever_sets_right_what_is_out_of_date(database: str, table: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(races.HELPERS.read_bytes())
+        connection.execute("select app_jobs.heartbeat('w')")
+        for statement in OUT_OF_DATE:
+            connection.execute(statement.encode())
+    with (
+        psycopg.connect(database) as holder,
+        psycopg.connect(database, autocommit=True, options=NO_WAITING) as other,
+    ):
+        held = holder.execute(f"select from app_jobs.{table} for update".encode())
+        assert held.rowcount > 0
+        for call in CALLS:
+            other.execute(f"select app_jobs.{call}".encode())

@@ -40,6 +40,7 @@ class Model:
     live: dict[int, Job] = field(default_factory=dict)
     finished: dict[int, tuple[str, Job]] = field(default_factory=dict)
     paused_tasks: set[str] = field(default_factory=set)
+    kept_tasks: set[str] = field(default_factory=set)  # whose completed jobs are kept
     paused_queues: set[tuple[str | None, str]] = field(default_factory=set)
     limits: dict[tuple[str | None, str], int] = field(default_factory=dict)
     clock: count[int] = field(default_factory=lambda: count(1))
@@ -73,6 +74,12 @@ class Model:
         self.live[old.id] = replace(job, id=old.id, lease=old.lease, since=since, due=due)
         return old.id
 
+    def set_run_at(self, job: Job, since: int, due: bool) -> bool:
+        """Whether a job's time can be set: not while it is processing."""
+        if not job.processing:
+            job.since, job.due = since, due
+        return not job.processing
+
     # --- operators, and applications that move jobs by id ---
 
     def cancel(self, job: Job) -> None:
@@ -88,9 +95,20 @@ class Model:
         if state is not None:
             self.finished[job.id] = (state, job)
 
+    def to_redrive(self) -> list[int]:
+        """Dead letters whose key no live job has; of several with one key the last."""
+        dead = [job for _, (state, job) in sorted(self.finished.items()) if state == "failed"]
+        last = {(job.key, job.tenant): job.id for job in dead if job.key is not None}
+        return [
+            job.id
+            for job in dead
+            if job.key is None
+            or (last[job.key, job.tenant] == job.id and not self.holder_of(job.key, job.tenant))
+        ]
+
     def retry(self, ids: list[int]) -> list[int] | None:
         """The ids of the jobs that are back at work; None: a live job has the key of one."""
-        again = [self.finished[number][1] for number in sorted(ids) if number in self.finished]
+        again = [self.finished[n][1] for n in sorted(set(ids)) if n in self.finished]
         keys = [(job.key, job.tenant) for job in again if job.key is not None]
         if len(set(keys)) < len(keys) or any(self.holder_of(*key) for key in keys):
             return None
@@ -137,7 +155,7 @@ class Model:
 
     def complete(self, job: Job) -> None:
         """It has succeeded, even if it was to be cancelled."""
-        del self.live[job.id]
+        self.finish(job, "completed" if job.task in self.kept_tasks else None)
 
     def let_go(
         self, job: Job, *, delay: bool | None, counted: bool, permanent: bool = False

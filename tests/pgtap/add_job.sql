@@ -208,6 +208,18 @@ select is((select count(*) from app_jobs.jobs), 3::bigint, 'three jobs under one
 select is((app_jobs.find_job('k')).payload::text, '4', 'without tenant');
 select is((app_jobs.find_job('k', :tenant_a)).payload::text, '1', 'one tenant''s');
 select is((app_jobs.find_job('k', :tenant_b)).payload::text, '3', 'the other''s');
+insert into app_jobs.tasks (task_identifier, keep_completed) values ('once', '1 h')
+on conflict do nothing;
+select from app_jobs.add_job(:tenant_a, 'once', '1', 'once', job_key_mode => 'once');
+select app_jobs.complete_job('w', j.id) from app_jobs.get_job('w', array['once']) as j;
+select
+    is(
+        (app_jobs.add_job(tenant, 'once', '2', 'once', job_key_mode => 'once')).payload::text,
+        payload, format('once means once for tenant %s', tenant)
+    )
+from (
+    values (:tenant_a::uuid, '1'), (:tenant_b::uuid, '2'), (null, '2')
+) as t (tenant, payload);
 select is((app_jobs.find_job('nobody''s')).id, null, 'no such key');
 
 -- a scheduled job does not stand in the ready line; one that is due does

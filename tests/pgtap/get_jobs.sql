@@ -184,6 +184,17 @@ update app_jobs.jobs set run_at = now() - priority * interval '1 minute';
 select is((app_jobs.get_job('w', array['t'])).key, 'due 2', 'the better one, though due later');
 select is((app_jobs.get_job('w', array['t'])).key, 'due 1', 'then the other one');
 select is((app_jobs.get_job('w')).key, 'due 3', 'others'' are left for others');
+select
+    app_jobs.add_job(
+        identifier => 'many',
+        job_key => 'many ' || n,
+        priority => n,
+        run_at => now() + interval '1 hour'
+    )
+from generate_series(1, 150) as n;
+update app_jobs.jobs set run_at = now()
+where task_identifier = 'many';
+select is((app_jobs.get_job('w', array['many'])).key, 'many 1', 'the best of very many');
 
 -- bad input
 select pg_temp.refuses(format('select app_jobs.%s', call), state, message)

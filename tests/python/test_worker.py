@@ -521,19 +521,26 @@ def test_an_end_that_another_transaction_holds_up_is_told_again(
         until(NO_JOBS)
 
 
+@pytest.mark.parametrize("kind", ["async", "sync"])
 def test_a_job_whose_lease_is_over_is_not_started(
-    client: Client, tasks: Tasks, running: Running, logged: Callable[[str], None]
+    kind: str, client: Client, tasks: Tasks, running: Running, logged: Callable[[str], None]
 ) -> None:
     started, go_on = threading.Event(), threading.Event()
     seen = []
 
-    @tasks.task("t")
-    def handler(payload: int) -> None:
+    @tasks.task("async")
+    async def coroutine(payload: int) -> None:
+        seen.append(payload)
+        started.set()
+        await asyncio.to_thread(go_on.wait, PATIENCE)
+
+    @tasks.task("sync")
+    def function(payload: int) -> None:
         seen.append(payload)
         started.set()
         go_on.wait(PATIENCE)
 
-    client.add_jobs(identifier="t", payloads=[1, 2])
+    client.add_jobs(identifier=kind, payloads=[1, 2])
     with running(concurrency=1, prefetch=5) as worker:
         assert started.wait(PATIENCE)
         for context in worker._outbox.held.values():
@@ -541,6 +548,35 @@ def test_a_job_whose_lease_is_over_is_not_started(
         go_on.set()
         logged("the lease of a claimed job ended too early")
     assert seen == [1]
+
+
+def test_a_run_ends_no_later_run_of_the_same_worker(
+    client: Client,
+    connection: Connection,
+    tasks: Tasks,
+    running: Running,
+    until: Until,
+    logged: Callable[[str], None],
+) -> None:
+    started = [threading.Event(), threading.Event()]
+    go_on = [threading.Event(), threading.Event()]
+
+    @tasks.task("t")
+    def handler(ctx: JobContext) -> None:
+        started[ctx.lease - 1].set()
+        go_on[ctx.lease - 1].wait(PATIENCE)
+
+    client.add_job(identifier="t")
+    with running(concurrency=2):
+        assert started[0].wait(PATIENCE)
+        connection.execute("update app_jobs.jobs set lease_expires_at = now()")
+        connection.execute("select app_jobs.tick()")
+        assert started[1].wait(PATIENCE)
+        go_on[0].set()
+        logged("how it ended does not count")
+        assert connection.execute("select lease from app_jobs.jobs").fetchall() == [(2,)]
+        go_on[1].set()
+        until(NO_JOBS)
 
 
 # --- wake-ups ---
