@@ -62,6 +62,7 @@ def run(isolationtester: Path, database: str, spec: Path, options: str = "") -> 
         stderr=subprocess.STDOUT,
         text=True,
     )
+    assert done.stdout.startswith("Parsed test spec"), done.stdout
     return done.stdout
 
 
