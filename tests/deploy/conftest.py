@@ -15,7 +15,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from roads import BIN_DIR, ROOT, with_older_release
 
-from app_jobs.embedded import throw_away
+from app_jobs.embedded import find_binaries, throw_away
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +23,7 @@ def sharedir() -> Iterator[Path]:
     """Where `make install` has put the extension: its folder under DESTDIR."""
     with tempfile.TemporaryDirectory(prefix="app-jobs-") as folder:
         Path(folder).chmod(0o755)  # the server may run as another user
-        variables = [f"DESTDIR={folder}", f"PG_CONFIG={BIN_DIR / 'pg_config'}"]
+        variables = [f"DESTDIR={folder}", f"PG_CONFIG={find_binaries() / 'pg_config'}"]
         subprocess.run(["make", "--silent", "install", *variables], check=True, cwd=ROOT)
         (control,) = Path(folder).rglob("app_jobs.control")
         tagged = Path(folder, "tagged")
@@ -44,6 +44,13 @@ def own_server(sharedir: Path) -> Iterator[str]:
     # Older servers look for extensions only in a folder that they find from their own: copy them.
     with tempfile.TemporaryDirectory(prefix="app-jobs-") as folder:
         Path(folder).chmod(0o755)
+        if (extensions := BIN_DIR.parent / "share/postgresql/extension").exists():
+            moved = shutil.copytree(BIN_DIR.parent, Path(folder, "moved"), symlinks=True)
+            for path in (sharedir / "extension").iterdir():
+                shutil.copy(path, moved / extensions.relative_to(BIN_DIR.parent))
+            with throw_away(bin_dir=moved / "bin") as dsn:
+                yield dsn
+            return
         pg_config = subprocess.run(
             [BIN_DIR / "pg_config"], check=True, capture_output=True, text=True
         ).stdout

@@ -6,21 +6,20 @@ import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
+from release_dump import fill
 from roads import (
-    BIN_DIR,
     CHANGES,
     HALF,
     ROADS,
     ROOT,
     Road,
     catalogue,
+    contents,
     dump,
     file_of,
     migrator_deploy,
@@ -28,15 +27,14 @@ from roads import (
     product,
     psql,
     registry_rows,
-    run,
     sqitch,
     sqitch_deploy,
+    whole_dump,
+    works_on,
 )
 
 from app_jobs import Client, migrate
 from app_jobs.errors import ForeignSchema
-
-FAR = datetime(2100, 1, 1, tzinfo=timezone.utc)
 
 
 @pytest.fixture(scope="module", params=ROADS, ids=lambda road: road.name)
@@ -212,69 +210,16 @@ def test_the_other_roads_keep_out(road: Road, installed: str) -> None:
     assert migrate.status(installed, schema=road.schema).up_to_date
 
 
-FILLED = ["jobs", "finished_jobs", "job_errors", "tasks", "queue_settings", "workers"]
-FILLED += ["open_slots", "streams", "alarms", "scheduled_jobs"]
-
-
-def fill(dsn: str, schema: str) -> None:
-    """Jobs in every state, in many slots, schedules, and settings."""
-    with Client(dsn, schema=schema) as client, psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute(f"set search_path = {schema}")
-        connection.execute("insert into tasks (task_identifier, keep_completed) values ('a', '1h')")
-        connection.execute(
-            "insert into queue_settings (line, queue_name, max_running) values (':two', 'two', 2)"
-        )
-        client.register_worker("me")
-        for _ in range(4):
-            client.add_job(identifier="a", queue_name="two")
-        client.add_job(identifier="b", run_at=FAR, job_key="later")
-        running = client.get_jobs("me", ["a"], job_limit=4)
-        assert len(running) == 2
-        client.complete_job("me", running[0].id, running[0].lease)
-        for _ in range(4):
-            client.add_jobs([{"identifier": "filler"} for _ in range(700)])
-            client.tick()
-        for task in ("held", "paused", "due"):
-            client.add_scheduled_job(identifier=task, schedule_info={"every": "100 days"})
-        assert client.get_scheduled_job("outside", ["held"]) is not None
-        connection.execute(
-            "update scheduled_jobs set paused = true where task_identifier = 'paused'"
-        )
-        (failing, dead, held) = client.get_jobs("me", ["filler"], job_limit=3)
-        client.fail_job("me", failing.id, "no", failing.lease)
-        client.fail_job("me", dead.id, "never", dead.lease, permanent=True)
-        connection.execute("update jobs set lease_expires_at = null where id = %s", [held.id])
-
-
-def contents(dsn: str, schema: str) -> dict[str, list[Any]]:
-    """Rows of all tables and positions of all sequences."""
-    with psycopg.connect(dsn) as connection:
-        connection.execute(f"set search_path = {schema}")
-        relations = connection.execute(
-            "select relname, relkind from pg_class where relnamespace = %s::regnamespace"
-            " and relkind in ('r', 'S') order by relname",
-            [schema],
-        ).fetchall()
-        return {
-            name: connection.execute(
-                f"select last_value, is_called from {name}"
-                if kind == "S"
-                else f"select t::text from {name} as t order by 1"
-            ).fetchall()
-            for name, kind in relations
-        }
-
-
 def test_dump_and_restore(road: Road, installed: str, own_server: str) -> None:
     with new_database(own_server, "restored") as restored:  # as it is after the installation
-        psql(restored, run([BIN_DIR / "pg_dump"], installed))
+        psql(restored, whole_dump(installed))
         assert migrate.verify(restored, schema=road.schema) == []
         assert len(contents(restored, road.schema)["open_slots"]) == 1
     fill(installed, road.schema)
     before = contents(installed, road.schema)
-    assert [name for name in FILLED if not before[name]] == []
+    assert [name for name, rows in before.items() if not rows] == []
     with new_database(own_server, "restored") as restored:
-        psql(restored, run([BIN_DIR / "pg_dump"], installed))
+        psql(restored, whole_dump(installed))
         after = contents(restored, road.schema)
         if road.is_extension:  # its first slot is there again, empty
             after["open_slots"] = [
@@ -285,20 +230,3 @@ def test_dump_and_restore(road: Road, installed: str, own_server: str) -> None:
         assert migrate.verify(restored, schema=road.schema) == []
         works_on(restored, road.schema, before)
         assert differences(catalogue(road, restored), catalogue(road, installed)) == []
-
-
-def works_on(dsn: str, schema: str, before: dict[str, list[Any]]) -> None:
-    """Every job that was there can be finished, and new ids are new."""
-    with Client(dsn, schema=schema) as client, psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute(f"set search_path = {schema}")
-        assert client.add_job(identifier="b").id > before["jobs_id_seq"][0][0]
-        connection.execute("update jobs set run_at = now() - interval '1 s' where line is null")
-        connection.execute("update jobs set lease_expires_at = now() where locked_by = 'me'")
-        connection.execute("update alarms set due_at = now()")
-        done = 0
-        for _ in range(20):
-            client.tick()
-            jobs = client.get_jobs("you", job_limit=1000)
-            done += len(client.complete_jobs("you", [job.id for job in jobs]))
-        assert done == len(before["jobs"]) + 1
-        assert connection.execute("select count(*) from jobs").fetchone() == (0,)

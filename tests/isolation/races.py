@@ -41,6 +41,7 @@ def play(database: str, spec: Path, options: str = "") -> str:
         stderr=subprocess.STDOUT,
         text=True,
     )
+    assert done.stdout.startswith("Parsed test spec"), done.stdout
     expected = HERE / "expected" / f"{spec.stem}.out"
     if os.environ.get("APP_JOBS_WRITE_EXPECTED"):
         expected.write_text(done.stdout)

@@ -102,6 +102,20 @@ def test_verify_writes_nothing(project: Path, empty_database: str) -> None:
     assert tables(empty_database) == ["one", "two"]
 
 
+def test_a_reworked_change_is_verified_as_it_is_now(project: Path, empty_database: str) -> None:
+    (project / "sqitch.plan").write_text(
+        f"{PLAN}@v1 {PLANNED} # a release\none [one@v1] {PLANNED} # the table, otherwise\n"
+    )
+    for kind in ("deploy", "revert", "verify"):
+        script = project / kind / "one.sql"
+        script.rename(script.with_stem("one@v1"))
+    write(project, "verify", "one@v1", "select from app_jobs.one;", end="rollback;")
+    write(project, "deploy", "one", "drop table app_jobs.one; create table app_jobs.first ();")
+    write(project, "verify", "one", "select from app_jobs.first;", end="rollback;")
+    assert migrate.migrate(empty_database, log=quiet) == ["schema", "one", "two", "one"]
+    assert migrate.verify(empty_database) == []
+
+
 def test_a_changed_script_is_noticed(project: Path, empty_database: str) -> None:
     migrate.migrate(empty_database, to="one", log=quiet)
     write(project, "deploy", "one", "create table app_jobs.one (x integer);")

@@ -769,6 +769,28 @@ def test_bad_options_are_named(tasks: Tasks, options: dict[str, Any]) -> None:
     assert caught.value.hint
 
 
+def test_a_column_that_comes_while_a_call_is_under_way(
+    database: str,
+    client: Client,
+    tasks: Tasks,
+    running: Running,
+    until: Until,
+) -> None:
+    """As in an upgrade: the call returns rows of the table as it was, and fails once."""
+
+    @tasks.task("work")
+    async def work(payload: Any, ctx: JobContext) -> None: ...
+
+    with running(), psycopg.connect(database) as upgrade:
+        until("exists (select from app_jobs.workers where idle)")
+        client.add_job(identifier="work", connection=upgrade)
+        upgrade.execute("alter table app_jobs.jobs add column origin text")
+        waiting = "select pid from pg_locks where relation = 'app_jobs.jobs'::regclass"
+        until(f"exists ({waiting} and not granted)")
+        upgrade.commit()
+        until(NO_JOBS)
+
+
 # --- the end (signals: test_cli.py) ---
 
 

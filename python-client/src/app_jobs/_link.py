@@ -124,8 +124,9 @@ def _hang_up(connection: AsyncConnection[Any]) -> None:
 def is_trouble(error: Exception) -> bool:
     """Whether an error is the state of the database or the network, which passes; no mistake."""
     if isinstance(error, psycopg.Error) and error.sqlstate is not None:
-        # transaction (a standby), rollback, resources, intervention, system, internal
-        kinds = ("08", "25", "40", "53", "57", "58", "XX")
+        # transaction (a standby), rollback, resources, intervention, system, internal; and an
+        # upgrade: jobs got a column while the call, which returns its rows, was under way
+        kinds = ("08", "25", "40", "53", "57", "58", "XX", "42804")
         return error.sqlstate.startswith(kinds) or isinstance(error, psycopg.OperationalError)
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | OSError)
 

@@ -116,6 +116,11 @@ class Plan:
         return hashlib.sha1(self.script("deploy", change).encode()).hexdigest()
 
 
+def in_force(changes: list[Change]) -> list[Change]:
+    """The changes without those that a later one reworks, whose verify scripts hold no more."""
+    return list({change.name: change for change in changes}.values())
+
+
 def _changes(project: str, uri: str | None, lines: list[re.Match[str]]) -> list[Change]:
     """Give every line of the plan its id: SHA-1 of its text in Sqitch's canonical form."""
     head = [f"project {project}"] + ([f"uri {uri}"] if uri else [])

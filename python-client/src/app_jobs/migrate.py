@@ -28,7 +28,7 @@ from typing import Any
 import psycopg
 
 from . import _render
-from ._plan import Change, Entry, MigrationError, Plan
+from ._plan import Change, Entry, MigrationError, Plan, in_force
 from .errors import AppJobsError, BadArgument, ForeignSchema, SchemaTooNew
 
 __all__ = ["MigrationError", "Status", "migrate", "revert", "status", "verify"]
@@ -122,7 +122,7 @@ def verify(conninfo: str = "", *, schema: str = _render.DEFAULT) -> list[str]:
             f"{change.name}: its deploy script has changed since it was deployed"
             for change in registry.drifted()
         ]
-        for change in deployed:
+        for change in in_force(deployed):
             try:
                 _run_verify(connection, plan, change)
             except MigrationError as error:
