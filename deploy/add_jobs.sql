@@ -36,7 +36,8 @@ begin
         priority integer, job_key_mode text, attributes jsonb, retry_after interval
     );
     perform app_jobs.check_job(
-        v_job.identifier, v_job.job_key, v_job.queue_name, v_job.max_attempts, v_job.retry_after
+        v_job.identifier, v_job.job_key, v_job.queue_name, v_job.max_attempts, v_job.retry_after,
+        v_job.run_at
     );
     if v_job.job_key_mode not in ('replace', 'preserve_run_at', 'keep', 'once') then
         raise exception 'job_key_mode is "%"', v_job.job_key_mode
@@ -305,7 +306,8 @@ as $$
 #variable_conflict use_column
 begin
     perform app_jobs.check_job(
-        add_jobs.identifier, null, add_jobs.queue_name, add_jobs.max_attempts, add_jobs.retry_after
+        add_jobs.identifier, null, add_jobs.queue_name, add_jobs.max_attempts, add_jobs.retry_after,
+        add_jobs.run_at
     );
     perform app_jobs.check_not_null(
         'payloads', add_jobs.payloads is null, 'Give an array with a payload for each job.'

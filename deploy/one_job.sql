@@ -159,6 +159,7 @@ begin
     perform app_jobs.check_not_null(
         'run_at', set_run_at.run_at is null, 'Give a time, or now() to run it at once.'
     );
+    perform app_jobs.check_time('run_at', set_run_at.run_at);
     select j.* into v_job from app_jobs.jobs as j where j.id = set_run_at.job_id for update;
     if not found or (v_job.locked_by is not null and v_job.lease_expires_at is null) then
         return false;

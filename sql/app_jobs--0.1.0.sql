@@ -200,15 +200,70 @@ language plpgsql
 immutable
 as $$
 begin
-    if check_positive.value <= interval '0' then
+    -- the upper bound: a sum with any time of check_time() is a time
+    if check_positive.value <= interval '0' or check_positive.value > interval '100 years' then
         raise exception '% is %', check_positive.argument, check_positive.value
-            using errcode = '22023', hint = 'Give a positive interval, like ''1 minute''.';
+            using errcode = '22023',
+                hint = 'Give a positive interval of up to 100 years, like ''1 minute''.';
     end if;
 end;
 $$;
 
+create function app_jobs.check_delay(argument text, value interval) returns void
+language plpgsql
+immutable
+as $$
+begin
+    if check_delay.value < interval '0' or check_delay.value > interval '100 years' then
+        raise exception '% is %', check_delay.argument, check_delay.value
+            using errcode = '22023',
+                hint = 'Give an interval from 0 to 100 years, like ''1 minute''.';
+    end if;
+end;
+$$;
+
+create function app_jobs.check_time(argument text, value timestamptz) returns void
+language plpgsql
+immutable
+as $$
+begin
+    -- what is beyond cannot be subtracted from now, or cannot be read by clients
+    if check_time.value < '1900-01-01 00:00+00' or check_time.value >= '9999-01-01 00:00+00' then
+        raise exception '% is %', check_time.argument, check_time.value
+            using errcode = '22023', hint = 'Give a time in the years 1900 to 9998.';
+    end if;
+end;
+$$;
+
+create function app_jobs.check_objects(argument text, value json, hint text) returns void
+language plpgsql
+immutable
+as $$
+declare
+    v_type text := json_typeof(check_objects.value);
+    v_index bigint;
+begin
+    perform app_jobs.check_not_null(
+        check_objects.argument, check_objects.value is null, check_objects.hint
+    );
+    if v_type = 'array' then
+        select json_typeof(e.item), e.n - 1 into v_type, v_index
+        from json_array_elements(check_objects.value) with ordinality as e(item, n)
+        where json_typeof(e.item) <> 'object'
+        limit 1;
+        if not found then
+            return;
+        end if;
+    end if;
+    raise exception '% is of type %', check_objects.argument || coalesce('[' || v_index || ']', ''),
+        v_type
+        using errcode = '22023', hint = check_objects.hint;
+end;
+$$;
+
 create function app_jobs.check_job(
-    identifier text, job_key text, queue_name text, max_attempts integer, retry_after interval
+    identifier text, job_key text, queue_name text, max_attempts integer, retry_after interval,
+    run_at timestamptz
 ) returns void
 language plpgsql
 immutable
@@ -221,6 +276,7 @@ begin
     perform app_jobs.check_length('job_key', check_job.job_key, 512);
     perform app_jobs.check_length('queue_name', check_job.queue_name, 200);
     perform app_jobs.check_positive('retry_after', check_job.retry_after);
+    perform app_jobs.check_time('run_at', check_job.run_at);
     if check_job.max_attempts < 1 then
         raise exception 'max_attempts is %', check_job.max_attempts
             using errcode = '22023',
@@ -233,7 +289,12 @@ revoke all on function app_jobs.check_worker_id(text) from public;
 revoke all on function app_jobs.check_not_null(text, boolean, text) from public;
 revoke all on function app_jobs.check_length(text, text, integer) from public;
 revoke all on function app_jobs.check_positive(text, interval) from public;
-revoke all on function app_jobs.check_job(text, text, text, integer, interval) from public;
+revoke all on function app_jobs.check_delay(text, interval) from public;
+revoke all on function app_jobs.check_time(text, timestamptz) from public;
+revoke all on function app_jobs.check_objects(text, json, text) from public;
+revoke all on function app_jobs.check_job(
+    text, text, text, integer, interval, timestamptz
+) from public;
 
 comment on function app_jobs.check_worker_id(text) is
 'Refuse a worker id that is null or not 1 to 200 characters long.
@@ -258,20 +319,43 @@ most      characters allowed
 
 Errors: 22023. Roles: internal.';
 comment on function app_jobs.check_positive(text, interval) is
-'Refuse an interval that is not positive; null passes.
+'Refuse an interval that is not positive, or longer than 100 years; null passes.
 
 argument  its name, for the message
 value     the interval
 
 Errors: 22023. Roles: internal.';
-comment on function app_jobs.check_job(text, text, text, integer, interval) is
+comment on function app_jobs.check_delay(text, interval) is
+'Refuse an interval that is negative, or longer than 100 years; null passes.
+
+argument  its name, for the message
+value     the interval
+
+Errors: 22023. Roles: internal.';
+comment on function app_jobs.check_time(text, timestamptz) is
+'Refuse a time outside of the years 1900 to 9998; null passes.
+
+argument  its name, for the message
+value     the time
+
+Errors: 22023. Roles: internal.';
+comment on function app_jobs.check_objects(text, json, text) is
+'Refuse what is no array of objects.
+
+argument  its name, for the message
+value     the array
+hint      what to give instead
+
+Errors: 22004, 22023. Roles: internal.';
+comment on function app_jobs.check_job(text, text, text, integer, interval, timestamptz) is
 'Refuse what cannot stand in a job: the checks that add_job() and add_jobs() share.
 
 identifier    1 to 126 characters, not null
 job_key       up to 512 characters, or null
 queue_name    up to 200 characters, or null
 max_attempts  1 or more, or null
-retry_after   positive, or null
+retry_after   positive, up to 100 years, or null
+run_at        in the years 1900 to 9998, or null
 
 Errors: 22004, 22023. Roles: internal.';
 $script$, 'app_jobs', case '@extschema@' when 'public' then 'app_jobs' else '@extschema@' end);
@@ -303,6 +387,10 @@ begin
     if backoff is null then
         return make_interval(secs => exp(least(attempts, 10)));
     end if;
+    if json_typeof(backoff) <> 'object' then
+        raise exception 'backoff is of type %', json_typeof(backoff)
+            using errcode = '22023', hint = 'Give an object with type, base, cap and jitter.';
+    end if;
     select k.key into v_unknown
     from json_object_keys(backoff) as k(key)
     where k.key not in ('type', 'base', 'cap', 'jitter');
@@ -312,9 +400,12 @@ begin
     elsif v_type not in ('exponential', 'linear', 'constant') then
         raise exception 'backoff has type "%"', v_type
             using errcode = '22023', hint = 'Use exponential, linear or constant.';
-    elsif v_base <= interval '0' or v_cap <= interval '0' then
+    elsif v_base <= interval '0' or v_cap <= interval '0'
+        or greatest(v_base, v_cap) > interval '100 years'
+    then
         raise exception 'backoff has base % and cap %', v_base, v_cap
-            using errcode = '22023', hint = 'Both are positive intervals, like "10 seconds".';
+            using errcode = '22023',
+                hint = 'Both are positive intervals of up to 100 years, like "10 seconds".';
     elsif not v_jitter between 0 and 1 then
         raise exception 'backoff has jitter %', v_jitter
             using errcode = '22023', hint = 'Jitter is a share of the delay, 0 to 1.';
@@ -344,11 +435,16 @@ create table app_jobs.tasks (
     constraint tasks_pkey primary key (task_identifier),
     constraint tasks_task_identifier_length check (char_length(task_identifier) between 1 and 126),
     constraint tasks_max_attempts_positive check (max_attempts >= 1),
-    constraint tasks_retry_after_positive check (retry_after > interval '0'),
-    constraint tasks_timeout_positive check (timeout > interval '0'),
+    constraint tasks_retry_after_in_range check (
+        retry_after > interval '0' and retry_after <= interval '100 years'
+    ),
+    constraint tasks_timeout_in_range check (
+        timeout > interval '0' and timeout <= interval '100 years'
+    ),
     constraint tasks_backoff_valid check (app_jobs.backoff_delay(backoff, 1) > interval '0'),
-    constraint tasks_keep_not_negative check (
-        keep_completed >= interval '0' and keep_failed >= interval '0'
+    constraint tasks_keep_in_range check (
+        keep_completed between interval '0' and interval '100 years'
+        and keep_failed between interval '0' and interval '100 years'
     )
 );
 
@@ -455,7 +551,12 @@ create table app_jobs.jobs (
     constraint jobs_key_length check (char_length(key) between 1 and 512),
     constraint jobs_max_attempts_positive check (max_attempts >= 1),
     constraint jobs_counts_not_negative check (attempts >= 0 and lease >= 0),
-    constraint jobs_retry_after_positive check (retry_after > interval '0'),
+    constraint jobs_retry_after_in_range check (
+        retry_after > interval '0' and retry_after <= interval '100 years'
+    ),
+    constraint jobs_run_at_in_range check (
+        run_at >= '1900-01-01 00:00+00' and run_at < '9999-01-01 00:00+00'
+    ),
     constraint jobs_held_since check ((locked_by is null) = (locked_at is null)),
     constraint jobs_lease_is_held check (lease_expires_at is null or locked_by is not null),
     constraint jobs_held_out_of_line check (line is null or locked_by is null),
@@ -2734,7 +2835,7 @@ declare
 begin
     perform app_jobs.check_job(
         add_job.identifier, add_job.job_key, add_job.queue_name, add_job.max_attempts,
-        add_job.retry_after
+        add_job.retry_after, add_job.run_at
     );
     if v_mode not in ('replace', 'preserve_run_at', 'keep', 'once') then
         raise exception 'job_key_mode is "%"', v_mode
@@ -2889,7 +2990,7 @@ payload       what to run it with
 job_key       unique among live jobs of the tenant, up to 512 characters; null: none
 queue_name    jobs of a queue run one after the other, or max_running at a time; null: in parallel
               with everything
-run_at        not before this time
+run_at        not before this time, in the years 1900 to 9998
 max_attempts  1 or more; null: the task''s, or 25
 priority      lower runs first
 job_key_mode  what to do with the live job under job_key. replace: give it the new task, payload,
@@ -2899,7 +3000,7 @@ job_key_mode  what to do with the live job under job_key. replace: give it the n
               is not retried
 attributes    metadata that may change while the job lives; the setting app_jobs.traceparent adds
               traceparent
-retry_after   length of its leases; null: the task''s, or else the worker''s
+retry_after   length of its leases, up to 100 years; null: the task''s, or else the worker''s
 
 A null argument means its default.
 
@@ -2948,7 +3049,8 @@ begin
         priority integer, job_key_mode text, attributes jsonb, retry_after interval
     );
     perform app_jobs.check_job(
-        v_job.identifier, v_job.job_key, v_job.queue_name, v_job.max_attempts, v_job.retry_after
+        v_job.identifier, v_job.job_key, v_job.queue_name, v_job.max_attempts, v_job.retry_after,
+        v_job.run_at
     );
     if v_job.job_key_mode not in ('replace', 'preserve_run_at', 'keep', 'once') then
         raise exception 'job_key_mode is "%"', v_job.job_key_mode
@@ -3217,7 +3319,8 @@ as $$
 #variable_conflict use_column
 begin
     perform app_jobs.check_job(
-        add_jobs.identifier, null, add_jobs.queue_name, add_jobs.max_attempts, add_jobs.retry_after
+        add_jobs.identifier, null, add_jobs.queue_name, add_jobs.max_attempts, add_jobs.retry_after,
+        add_jobs.run_at
     );
     perform app_jobs.check_not_null(
         'payloads', add_jobs.payloads is null, 'Give an array with a payload for each job.'
@@ -4903,6 +5006,7 @@ begin
     perform app_jobs.check_length('task_identifier', new.task_identifier, 126);
     perform app_jobs.check_length('queue_name', new.queue_name, 200);
     perform app_jobs.check_length('key', new.key, 512);
+    perform app_jobs.check_time('next_run_at', new.next_run_at);
     if new.max_attempts < 1 then
         raise exception 'max_attempts is %', new.max_attempts
             using errcode = '22023',
@@ -4998,7 +5102,7 @@ begin
     -- what has the same name as a column is left to the table's trigger
     perform app_jobs.check_job(
         add_scheduled_job.identifier, add_scheduled_job.job_key, add_scheduled_job.queue_name,
-        add_scheduled_job.max_attempts, null
+        add_scheduled_job.max_attempts, null, null
     );
     loop
         if add_scheduled_job.db_id is null then
@@ -6065,13 +6169,9 @@ declare
     v_wrong bigint;
 begin
     perform app_jobs.check_worker_id(record_stats.worker_id);
-    perform app_jobs.check_not_null(
-        'stats', record_stats.stats is null, 'Give a json array of objects, one per task.'
+    perform app_jobs.check_objects(
+        'stats', record_stats.stats, 'Give an array of objects, one per task.'
     );
-    if json_typeof(record_stats.stats) <> 'array' then
-        raise exception 'stats is of type %', json_typeof(record_stats.stats)
-            using errcode = '22023', hint = 'Give an array of objects, one per task.';
-    end if;
     select k.key into v_unknown
     from json_array_elements(record_stats.stats) as e(figures)
     cross join json_object_keys(e.figures) as k(key)
@@ -7740,7 +7840,7 @@ as $$
 declare
     v_now constant timestamptz := clock_timestamp();
     v_unknown text;
-    v_bad bigint;
+    v_bad text;
     v_tids tid[];
     v_ids bigint[];
     v_leases integer[];
@@ -7751,14 +7851,10 @@ declare
     v_permanent boolean[];
 begin
     perform app_jobs.check_worker_id(fail_jobs.worker_id);
-    perform app_jobs.check_not_null(
-        'failures', fail_jobs.failures is null, 'Give an array of objects.'
+    perform app_jobs.check_objects(
+        'failures', fail_jobs.failures,
+        'Give an array of objects whose keys are fail_job()''s argument names.'
     );
-    if json_typeof(fail_jobs.failures) <> 'array' then
-        raise exception 'failures is of type %', json_typeof(fail_jobs.failures)
-            using errcode = '22023',
-                hint = 'Give an array of objects whose keys are fail_job()''s argument names.';
-    end if;
     select k.key into v_unknown
     from json_array_elements(fail_jobs.failures) as e(failure),
     json_object_keys(e.failure) as k(key)
@@ -7767,16 +7863,21 @@ begin
         raise exception 'failures has an unknown key: "%"', v_unknown
             using errcode = '22023', hint = 'Its keys are fail_job()''s argument names.';
     end if;
-    select f.n - 1 into v_bad
+    -- not the whole of it: what a handler raised belongs into no log of the server's
+    select format(
+        'failures[%s] has job_id %s and retry_in %s',
+        f.n - 1, coalesce(f.job_id::text, 'null'), coalesce(f.retry_in::text, 'null')
+    )
+    into v_bad
     from rows from (
         json_to_recordset(fail_jobs.failures) as (job_id bigint, retry_in interval)
     ) with ordinality as f(job_id, retry_in, n)
-    where f.job_id is null or f.retry_in < interval '0'
+    where f.job_id is null or not f.retry_in between interval '0' and interval '100 years'
     limit 1;
     if found then
-        raise exception 'failures[%] is %', v_bad, fail_jobs.failures -> v_bad::integer
+        raise exception '%', v_bad
             using errcode = '22023',
-                hint = 'Each needs a job_id, and a retry_in that is not negative, or none.';
+                hint = 'Each needs a job_id, and a retry_in from 0 to 100 years, or none.';
     end if;
 
     -- the fence, and skipping what others have locked: as in complete_jobs()
@@ -7885,7 +7986,7 @@ worker_id      the holder, as given to get_job()
 job_id         the job
 error_message  why; kept as last_error and in job_errors
 lease          the lease that failed (jobs.lease at the claim); null: whichever the worker holds
-retry_in       delay before the next attempt, not negative; null: the task''s backoff, or
+retry_in       delay before the next attempt, 0 to 100 years; null: the task''s backoff, or
                exp(least(attempts, 10)) seconds plus up to 10 %
 detail         more: a stack trace, say; kept in job_errors
 permanent      true: no further attempt
@@ -7931,11 +8032,7 @@ begin
     perform app_jobs.check_not_null(
         'delay', snooze_job.delay is null, 'Give the time to wait, like ''1 minute''.'
     );
-    if snooze_job.delay < interval '0' then
-        raise exception 'delay is %', snooze_job.delay
-            using errcode = '22023',
-                hint = 'Give an interval that is not negative, like ''1 minute''.';
-    end if;
+    perform app_jobs.check_delay('delay', snooze_job.delay);
     select j.ctid into v_tid
     from app_jobs.jobs as j
     where
@@ -8348,6 +8445,7 @@ begin
     perform app_jobs.check_not_null(
         'run_at', set_run_at.run_at is null, 'Give a time, or now() to run it at once.'
     );
+    perform app_jobs.check_time('run_at', set_run_at.run_at);
     select j.* into v_job from app_jobs.jobs as j where j.id = set_run_at.job_id for update;
     if not found or (v_job.locked_by is not null and v_job.lease_expires_at is null) then
         return false;
@@ -9076,6 +9174,7 @@ declare
     v_lines text[];
     v_tasks text[];
 begin
+    perform app_jobs.check_time('run_at', reschedule_jobs.run_at);
     if reschedule_jobs.attempts not between 0 and 1000000 then
         raise exception 'attempts is %', reschedule_jobs.attempts
             using errcode = '22023', hint = 'Give 0 to 1000000 runs, or null for as many as it had.';
@@ -9332,7 +9431,8 @@ as $$
 #variable_conflict use_column
 declare
     c_age constant interval := interval '1000 years';
-    v_before constant timestamptz := clock_timestamp() - least(prune.older_than, c_age);
+    v_before constant timestamptz := clock_timestamp()
+        - greatest(least(prune.older_than, c_age), interval '0');
     v_tids tid[];
     v_count integer;
 begin
@@ -11150,14 +11250,10 @@ declare
     v_bad bigint;
 begin
     perform app_jobs.check_worker_id(set_progress.worker_id);
-    perform app_jobs.check_not_null(
-        'reports', set_progress.reports is null, 'Give an array of objects.'
+    perform app_jobs.check_objects(
+        'reports', set_progress.reports,
+        'Give an array of objects with the keys job_id, lease, done and note.'
     );
-    if json_typeof(set_progress.reports) <> 'array' then
-        raise exception 'reports is of type %', json_typeof(set_progress.reports)
-            using errcode = '22023',
-                hint = 'Give an array of objects with the keys job_id, lease, done and note.';
-    end if;
     select r.n - 1 into v_bad
     from rows from (
         json_to_recordset(set_progress.reports) as (job_id bigint, lease integer, done real)

@@ -187,15 +187,70 @@ language plpgsql
 immutable
 as $$
 begin
-    if check_positive.value <= interval '0' then
+    -- the upper bound: a sum with any time of check_time() is a time
+    if check_positive.value <= interval '0' or check_positive.value > interval '100 years' then
         raise exception '% is %', check_positive.argument, check_positive.value
-            using errcode = '22023', hint = 'Give a positive interval, like ''1 minute''.';
+            using errcode = '22023',
+                hint = 'Give a positive interval of up to 100 years, like ''1 minute''.';
     end if;
 end;
 $$;
 
+create function app_jobs.check_delay(argument text, value interval) returns void
+language plpgsql
+immutable
+as $$
+begin
+    if check_delay.value < interval '0' or check_delay.value > interval '100 years' then
+        raise exception '% is %', check_delay.argument, check_delay.value
+            using errcode = '22023',
+                hint = 'Give an interval from 0 to 100 years, like ''1 minute''.';
+    end if;
+end;
+$$;
+
+create function app_jobs.check_time(argument text, value timestamptz) returns void
+language plpgsql
+immutable
+as $$
+begin
+    -- what is beyond cannot be subtracted from now, or cannot be read by clients
+    if check_time.value < '1900-01-01 00:00+00' or check_time.value >= '9999-01-01 00:00+00' then
+        raise exception '% is %', check_time.argument, check_time.value
+            using errcode = '22023', hint = 'Give a time in the years 1900 to 9998.';
+    end if;
+end;
+$$;
+
+create function app_jobs.check_objects(argument text, value json, hint text) returns void
+language plpgsql
+immutable
+as $$
+declare
+    v_type text := json_typeof(check_objects.value);
+    v_index bigint;
+begin
+    perform app_jobs.check_not_null(
+        check_objects.argument, check_objects.value is null, check_objects.hint
+    );
+    if v_type = 'array' then
+        select json_typeof(e.item), e.n - 1 into v_type, v_index
+        from json_array_elements(check_objects.value) with ordinality as e(item, n)
+        where json_typeof(e.item) <> 'object'
+        limit 1;
+        if not found then
+            return;
+        end if;
+    end if;
+    raise exception '% is of type %', check_objects.argument || coalesce('[' || v_index || ']', ''),
+        v_type
+        using errcode = '22023', hint = check_objects.hint;
+end;
+$$;
+
 create function app_jobs.check_job(
-    identifier text, job_key text, queue_name text, max_attempts integer, retry_after interval
+    identifier text, job_key text, queue_name text, max_attempts integer, retry_after interval,
+    run_at timestamptz
 ) returns void
 language plpgsql
 immutable
@@ -208,6 +263,7 @@ begin
     perform app_jobs.check_length('job_key', check_job.job_key, 512);
     perform app_jobs.check_length('queue_name', check_job.queue_name, 200);
     perform app_jobs.check_positive('retry_after', check_job.retry_after);
+    perform app_jobs.check_time('run_at', check_job.run_at);
     if check_job.max_attempts < 1 then
         raise exception 'max_attempts is %', check_job.max_attempts
             using errcode = '22023',
@@ -220,7 +276,12 @@ revoke all on function app_jobs.check_worker_id(text) from public;
 revoke all on function app_jobs.check_not_null(text, boolean, text) from public;
 revoke all on function app_jobs.check_length(text, text, integer) from public;
 revoke all on function app_jobs.check_positive(text, interval) from public;
-revoke all on function app_jobs.check_job(text, text, text, integer, interval) from public;
+revoke all on function app_jobs.check_delay(text, interval) from public;
+revoke all on function app_jobs.check_time(text, timestamptz) from public;
+revoke all on function app_jobs.check_objects(text, json, text) from public;
+revoke all on function app_jobs.check_job(
+    text, text, text, integer, interval, timestamptz
+) from public;
 
 comment on function app_jobs.check_worker_id(text) is
 'Refuse a worker id that is null or not 1 to 200 characters long.
@@ -245,20 +306,43 @@ most      characters allowed
 
 Errors: 22023. Roles: internal.';
 comment on function app_jobs.check_positive(text, interval) is
-'Refuse an interval that is not positive; null passes.
+'Refuse an interval that is not positive, or longer than 100 years; null passes.
 
 argument  its name, for the message
 value     the interval
 
 Errors: 22023. Roles: internal.';
-comment on function app_jobs.check_job(text, text, text, integer, interval) is
+comment on function app_jobs.check_delay(text, interval) is
+'Refuse an interval that is negative, or longer than 100 years; null passes.
+
+argument  its name, for the message
+value     the interval
+
+Errors: 22023. Roles: internal.';
+comment on function app_jobs.check_time(text, timestamptz) is
+'Refuse a time outside of the years 1900 to 9998; null passes.
+
+argument  its name, for the message
+value     the time
+
+Errors: 22023. Roles: internal.';
+comment on function app_jobs.check_objects(text, json, text) is
+'Refuse what is no array of objects.
+
+argument  its name, for the message
+value     the array
+hint      what to give instead
+
+Errors: 22004, 22023. Roles: internal.';
+comment on function app_jobs.check_job(text, text, text, integer, interval, timestamptz) is
 'Refuse what cannot stand in a job: the checks that add_job() and add_jobs() share.
 
 identifier    1 to 126 characters, not null
 job_key       up to 512 characters, or null
 queue_name    up to 200 characters, or null
 max_attempts  1 or more, or null
-retry_after   positive, or null
+retry_after   positive, up to 100 years, or null
+run_at        in the years 1900 to 9998, or null
 
 Errors: 22004, 22023. Roles: internal.';
 
@@ -284,6 +368,10 @@ begin
     if backoff is null then
         return make_interval(secs => exp(least(attempts, 10)));
     end if;
+    if json_typeof(backoff) <> 'object' then
+        raise exception 'backoff is of type %', json_typeof(backoff)
+            using errcode = '22023', hint = 'Give an object with type, base, cap and jitter.';
+    end if;
     select k.key into v_unknown
     from json_object_keys(backoff) as k(key)
     where k.key not in ('type', 'base', 'cap', 'jitter');
@@ -293,9 +381,12 @@ begin
     elsif v_type not in ('exponential', 'linear', 'constant') then
         raise exception 'backoff has type "%"', v_type
             using errcode = '22023', hint = 'Use exponential, linear or constant.';
-    elsif v_base <= interval '0' or v_cap <= interval '0' then
+    elsif v_base <= interval '0' or v_cap <= interval '0'
+        or greatest(v_base, v_cap) > interval '100 years'
+    then
         raise exception 'backoff has base % and cap %', v_base, v_cap
-            using errcode = '22023', hint = 'Both are positive intervals, like "10 seconds".';
+            using errcode = '22023',
+                hint = 'Both are positive intervals of up to 100 years, like "10 seconds".';
     elsif not v_jitter between 0 and 1 then
         raise exception 'backoff has jitter %', v_jitter
             using errcode = '22023', hint = 'Jitter is a share of the delay, 0 to 1.';
@@ -325,11 +416,16 @@ create table app_jobs.tasks (
     constraint tasks_pkey primary key (task_identifier),
     constraint tasks_task_identifier_length check (char_length(task_identifier) between 1 and 126),
     constraint tasks_max_attempts_positive check (max_attempts >= 1),
-    constraint tasks_retry_after_positive check (retry_after > interval '0'),
-    constraint tasks_timeout_positive check (timeout > interval '0'),
+    constraint tasks_retry_after_in_range check (
+        retry_after > interval '0' and retry_after <= interval '100 years'
+    ),
+    constraint tasks_timeout_in_range check (
+        timeout > interval '0' and timeout <= interval '100 years'
+    ),
     constraint tasks_backoff_valid check (app_jobs.backoff_delay(backoff, 1) > interval '0'),
-    constraint tasks_keep_not_negative check (
-        keep_completed >= interval '0' and keep_failed >= interval '0'
+    constraint tasks_keep_in_range check (
+        keep_completed between interval '0' and interval '100 years'
+        and keep_failed between interval '0' and interval '100 years'
     )
 );
 
@@ -430,7 +526,12 @@ create table app_jobs.jobs (
     constraint jobs_key_length check (char_length(key) between 1 and 512),
     constraint jobs_max_attempts_positive check (max_attempts >= 1),
     constraint jobs_counts_not_negative check (attempts >= 0 and lease >= 0),
-    constraint jobs_retry_after_positive check (retry_after > interval '0'),
+    constraint jobs_retry_after_in_range check (
+        retry_after > interval '0' and retry_after <= interval '100 years'
+    ),
+    constraint jobs_run_at_in_range check (
+        run_at >= '1900-01-01 00:00+00' and run_at < '9999-01-01 00:00+00'
+    ),
     constraint jobs_held_since check ((locked_by is null) = (locked_at is null)),
     constraint jobs_lease_is_held check (lease_expires_at is null or locked_by is not null),
     constraint jobs_held_out_of_line check (line is null or locked_by is null),
@@ -2649,7 +2750,7 @@ declare
 begin
     perform app_jobs.check_job(
         add_job.identifier, add_job.job_key, add_job.queue_name, add_job.max_attempts,
-        add_job.retry_after
+        add_job.retry_after, add_job.run_at
     );
     if v_mode not in ('replace', 'preserve_run_at', 'keep', 'once') then
         raise exception 'job_key_mode is "%"', v_mode
@@ -2804,7 +2905,7 @@ payload       what to run it with
 job_key       unique among live jobs of the tenant, up to 512 characters; null: none
 queue_name    jobs of a queue run one after the other, or max_running at a time; null: in parallel
               with everything
-run_at        not before this time
+run_at        not before this time, in the years 1900 to 9998
 max_attempts  1 or more; null: the task''s, or 25
 priority      lower runs first
 job_key_mode  what to do with the live job under job_key. replace: give it the new task, payload,
@@ -2814,7 +2915,7 @@ job_key_mode  what to do with the live job under job_key. replace: give it the n
               is not retried
 attributes    metadata that may change while the job lives; the setting app_jobs.traceparent adds
               traceparent
-retry_after   length of its leases; null: the task''s, or else the worker''s
+retry_after   length of its leases, up to 100 years; null: the task''s, or else the worker''s
 
 A null argument means its default.
 
@@ -2857,7 +2958,8 @@ begin
         priority integer, job_key_mode text, attributes jsonb, retry_after interval
     );
     perform app_jobs.check_job(
-        v_job.identifier, v_job.job_key, v_job.queue_name, v_job.max_attempts, v_job.retry_after
+        v_job.identifier, v_job.job_key, v_job.queue_name, v_job.max_attempts, v_job.retry_after,
+        v_job.run_at
     );
     if v_job.job_key_mode not in ('replace', 'preserve_run_at', 'keep', 'once') then
         raise exception 'job_key_mode is "%"', v_job.job_key_mode
@@ -3126,7 +3228,8 @@ as $$
 #variable_conflict use_column
 begin
     perform app_jobs.check_job(
-        add_jobs.identifier, null, add_jobs.queue_name, add_jobs.max_attempts, add_jobs.retry_after
+        add_jobs.identifier, null, add_jobs.queue_name, add_jobs.max_attempts, add_jobs.retry_after,
+        add_jobs.run_at
     );
     perform app_jobs.check_not_null(
         'payloads', add_jobs.payloads is null, 'Give an array with a payload for each job.'
@@ -4788,6 +4891,7 @@ begin
     perform app_jobs.check_length('task_identifier', new.task_identifier, 126);
     perform app_jobs.check_length('queue_name', new.queue_name, 200);
     perform app_jobs.check_length('key', new.key, 512);
+    perform app_jobs.check_time('next_run_at', new.next_run_at);
     if new.max_attempts < 1 then
         raise exception 'max_attempts is %', new.max_attempts
             using errcode = '22023',
@@ -4883,7 +4987,7 @@ begin
     -- what has the same name as a column is left to the table's trigger
     perform app_jobs.check_job(
         add_scheduled_job.identifier, add_scheduled_job.job_key, add_scheduled_job.queue_name,
-        add_scheduled_job.max_attempts, null
+        add_scheduled_job.max_attempts, null, null
     );
     loop
         if add_scheduled_job.db_id is null then
@@ -5932,13 +6036,9 @@ declare
     v_wrong bigint;
 begin
     perform app_jobs.check_worker_id(record_stats.worker_id);
-    perform app_jobs.check_not_null(
-        'stats', record_stats.stats is null, 'Give a json array of objects, one per task.'
+    perform app_jobs.check_objects(
+        'stats', record_stats.stats, 'Give an array of objects, one per task.'
     );
-    if json_typeof(record_stats.stats) <> 'array' then
-        raise exception 'stats is of type %', json_typeof(record_stats.stats)
-            using errcode = '22023', hint = 'Give an array of objects, one per task.';
-    end if;
     select k.key into v_unknown
     from json_array_elements(record_stats.stats) as e(figures)
     cross join json_object_keys(e.figures) as k(key)
@@ -7583,7 +7683,7 @@ as $$
 declare
     v_now constant timestamptz := clock_timestamp();
     v_unknown text;
-    v_bad bigint;
+    v_bad text;
     v_tids tid[];
     v_ids bigint[];
     v_leases integer[];
@@ -7594,14 +7694,10 @@ declare
     v_permanent boolean[];
 begin
     perform app_jobs.check_worker_id(fail_jobs.worker_id);
-    perform app_jobs.check_not_null(
-        'failures', fail_jobs.failures is null, 'Give an array of objects.'
+    perform app_jobs.check_objects(
+        'failures', fail_jobs.failures,
+        'Give an array of objects whose keys are fail_job()''s argument names.'
     );
-    if json_typeof(fail_jobs.failures) <> 'array' then
-        raise exception 'failures is of type %', json_typeof(fail_jobs.failures)
-            using errcode = '22023',
-                hint = 'Give an array of objects whose keys are fail_job()''s argument names.';
-    end if;
     select k.key into v_unknown
     from json_array_elements(fail_jobs.failures) as e(failure),
     json_object_keys(e.failure) as k(key)
@@ -7610,16 +7706,21 @@ begin
         raise exception 'failures has an unknown key: "%"', v_unknown
             using errcode = '22023', hint = 'Its keys are fail_job()''s argument names.';
     end if;
-    select f.n - 1 into v_bad
+    -- not the whole of it: what a handler raised belongs into no log of the server's
+    select format(
+        'failures[%s] has job_id %s and retry_in %s',
+        f.n - 1, coalesce(f.job_id::text, 'null'), coalesce(f.retry_in::text, 'null')
+    )
+    into v_bad
     from rows from (
         json_to_recordset(fail_jobs.failures) as (job_id bigint, retry_in interval)
     ) with ordinality as f(job_id, retry_in, n)
-    where f.job_id is null or f.retry_in < interval '0'
+    where f.job_id is null or not f.retry_in between interval '0' and interval '100 years'
     limit 1;
     if found then
-        raise exception 'failures[%] is %', v_bad, fail_jobs.failures -> v_bad::integer
+        raise exception '%', v_bad
             using errcode = '22023',
-                hint = 'Each needs a job_id, and a retry_in that is not negative, or none.';
+                hint = 'Each needs a job_id, and a retry_in from 0 to 100 years, or none.';
     end if;
 
     -- the fence, and skipping what others have locked: as in complete_jobs()
@@ -7728,7 +7829,7 @@ worker_id      the holder, as given to get_job()
 job_id         the job
 error_message  why; kept as last_error and in job_errors
 lease          the lease that failed (jobs.lease at the claim); null: whichever the worker holds
-retry_in       delay before the next attempt, not negative; null: the task''s backoff, or
+retry_in       delay before the next attempt, 0 to 100 years; null: the task''s backoff, or
                exp(least(attempts, 10)) seconds plus up to 10 %
 detail         more: a stack trace, say; kept in job_errors
 permanent      true: no further attempt
@@ -7768,11 +7869,7 @@ begin
     perform app_jobs.check_not_null(
         'delay', snooze_job.delay is null, 'Give the time to wait, like ''1 minute''.'
     );
-    if snooze_job.delay < interval '0' then
-        raise exception 'delay is %', snooze_job.delay
-            using errcode = '22023',
-                hint = 'Give an interval that is not negative, like ''1 minute''.';
-    end if;
+    perform app_jobs.check_delay('delay', snooze_job.delay);
     select j.ctid into v_tid
     from app_jobs.jobs as j
     where
@@ -8167,6 +8264,7 @@ begin
     perform app_jobs.check_not_null(
         'run_at', set_run_at.run_at is null, 'Give a time, or now() to run it at once.'
     );
+    perform app_jobs.check_time('run_at', set_run_at.run_at);
     select j.* into v_job from app_jobs.jobs as j where j.id = set_run_at.job_id for update;
     if not found or (v_job.locked_by is not null and v_job.lease_expires_at is null) then
         return false;
@@ -8877,6 +8975,7 @@ declare
     v_lines text[];
     v_tasks text[];
 begin
+    perform app_jobs.check_time('run_at', reschedule_jobs.run_at);
     if reschedule_jobs.attempts not between 0 and 1000000 then
         raise exception 'attempts is %', reschedule_jobs.attempts
             using errcode = '22023', hint = 'Give 0 to 1000000 runs, or null for as many as it had.';
@@ -9121,7 +9220,8 @@ as $$
 #variable_conflict use_column
 declare
     c_age constant interval := interval '1000 years';
-    v_before constant timestamptz := clock_timestamp() - least(prune.older_than, c_age);
+    v_before constant timestamptz := clock_timestamp()
+        - greatest(least(prune.older_than, c_age), interval '0');
     v_tids tid[];
     v_count integer;
 begin
@@ -10891,14 +10991,10 @@ declare
     v_bad bigint;
 begin
     perform app_jobs.check_worker_id(set_progress.worker_id);
-    perform app_jobs.check_not_null(
-        'reports', set_progress.reports is null, 'Give an array of objects.'
+    perform app_jobs.check_objects(
+        'reports', set_progress.reports,
+        'Give an array of objects with the keys job_id, lease, done and note.'
     );
-    if json_typeof(set_progress.reports) <> 'array' then
-        raise exception 'reports is of type %', json_typeof(set_progress.reports)
-            using errcode = '22023',
-                hint = 'Give an array of objects with the keys job_id, lease, done and note.';
-    end if;
     select r.n - 1 into v_bad
     from rows from (
         json_to_recordset(set_progress.reports) as (job_id bigint, lease integer, done real)
@@ -11222,21 +11318,21 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '6a91e07986522511d0a23464cd2f7ab85208471b', 'error_codes', 'app_jobs', array['roles']::text[], array[]::text[], 'Every SQLSTATE that we raise.', '2026-11-22T11:02:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('a7c9f97ef8cf83edd0f9f01b9d353bb1ac23febf', '5c0db01c73ce193f4f98fcd4812332685b608a98', 'arguments', 'app_jobs', 'Checks that functions share.', '2026-11-22T11:04:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('a7c9f97ef8cf83edd0f9f01b9d353bb1ac23febf', '9158cb8f5a7d9fb37988fdb8a997d0f221072883', 'arguments', 'app_jobs', 'Checks that functions share.', '2026-11-22T11:04:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('a7c9f97ef8cf83edd0f9f01b9d353bb1ac23febf', 'require', 'error_codes', '6a91e07986522511d0a23464cd2f7ab85208471b');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
 values ('deploy', 'a7c9f97ef8cf83edd0f9f01b9d353bb1ac23febf', 'arguments', 'app_jobs', array['error_codes']::text[], array[]::text[], 'Checks that functions share.', '2026-11-22T11:04:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('2096bff60adbadde011a72e21518df982ef27423', '98e4830a4e89fd0bdca5140100d247c033608e09', 'tasks', 'app_jobs', 'Settings per task.', '2026-11-22T11:05:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('2096bff60adbadde011a72e21518df982ef27423', '30b3fc231af7193e386611a93bfa21f1fd3929db', 'tasks', 'app_jobs', 'Settings per task.', '2026-11-22T11:05:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('2096bff60adbadde011a72e21518df982ef27423', 'require', 'arguments', 'a7c9f97ef8cf83edd0f9f01b9d353bb1ac23febf');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
 values ('deploy', '2096bff60adbadde011a72e21518df982ef27423', 'tasks', 'app_jobs', array['arguments']::text[], array[]::text[], 'Settings per task.', '2026-11-22T11:05:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('b797adf20dc5033da918fb527161066dce250339', 'd63378764ff11ae17481abb0cf9848e71b8714e0', 'jobs', 'app_jobs', 'Every job that is not finished.', '2026-11-22T11:06:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('b797adf20dc5033da918fb527161066dce250339', 'a9ad7a04ba76ec73ae8e1ca59f71dc786b4ae56c', 'jobs', 'app_jobs', 'Every job that is not finished.', '2026-11-22T11:06:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('b797adf20dc5033da918fb527161066dce250339', 'require', 'tasks', '2096bff60adbadde011a72e21518df982ef27423');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
@@ -11312,14 +11408,14 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '7f6c18e854b33f5d9798829b889703ba8afba16c', 'let_go', 'app_jobs', array['queues', 'effects']::text[], array[]::text[], 'What happens to a held job that is not completed.', '2026-11-22T11:13:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('0b071fbd025467f34ebb50380b25ce6c7b327764', '11c5194d91f14fe5545e3b64da4ddf1819908bae', 'add_job', 'app_jobs', 'add_job() and find_job().', '2026-11-22T11:14:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('0b071fbd025467f34ebb50380b25ce6c7b327764', 'bae013e7aac86767bb75aa1eb63710dce0db8352', 'add_job', 'app_jobs', 'add_job() and find_job().', '2026-11-22T11:14:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('0b071fbd025467f34ebb50380b25ce6c7b327764', 'require', 'let_go', '7f6c18e854b33f5d9798829b889703ba8afba16c');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
 values ('deploy', '0b071fbd025467f34ebb50380b25ce6c7b327764', 'add_job', 'app_jobs', array['let_go']::text[], array[]::text[], 'add_job() and find_job().', '2026-11-22T11:14:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('fabe32048d75cc1fd3097e1837b694bdf128505a', '32f579900d3e77f9997e28a7ea4b57df220708c8', 'add_jobs', 'app_jobs', 'add_jobs(): many at once.', '2026-11-22T11:15:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('fabe32048d75cc1fd3097e1837b694bdf128505a', '571a6cae3b91a50d515d19e2e9837e9fcbf1c66c', 'add_jobs', 'app_jobs', 'add_jobs(): many at once.', '2026-11-22T11:15:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('fabe32048d75cc1fd3097e1837b694bdf128505a', 'require', 'add_job', '0b071fbd025467f34ebb50380b25ce6c7b327764');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
@@ -11347,7 +11443,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '0768144319c8d563a16d13a8af1abcb98be914dc', 'schedule_times', 'app_jobs', array['arguments']::text[], array[]::text[], 'When a schedule runs: next_run_at(), preview_schedule().', '2026-11-22T12:17:10Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('c511c0267b866cd03cc454fa8a968c897fc1cc3c', '570e227f3eb94749079913c3da282bec582d866c', 'scheduled_jobs', 'app_jobs', 'Recurring jobs: rules, and when each is due next.', '2026-11-22T12:17:20Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('c511c0267b866cd03cc454fa8a968c897fc1cc3c', '611091dedbda32b96c63df2e6330c9deb2566cd1', 'scheduled_jobs', 'app_jobs', 'Recurring jobs: rules, and when each is due next.', '2026-11-22T12:17:20Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('c511c0267b866cd03cc454fa8a968c897fc1cc3c', 'require', 'schedule_times', '0768144319c8d563a16d13a8af1abcb98be914dc');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
@@ -11372,7 +11468,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '1a0ec685ac75e88b1117417a412f4d32e4752cfc', 'metrics', 'app_jobs', array['slots']::text[], array[]::text[], 'metrics: how many jobs there are, by tenant, task and queue.', '2026-11-22T12:30:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('af8ea4dbc28d4a4d42d8d18452800aaf1ca97a02', 'bf6f459a75448251dd4ee3e1fa32baaa47e28b7f', 'task_stats', 'app_jobs', 'task_stats(): figures per minute and task, told by workers; depths(): what waited.', '2026-11-22T12:17:40Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('af8ea4dbc28d4a4d42d8d18452800aaf1ca97a02', '72f11b1c9771fa1aef0e85157d401162c376aac8', 'task_stats', 'app_jobs', 'task_stats(): figures per minute and task, told by workers; depths(): what waited.', '2026-11-22T12:17:40Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('af8ea4dbc28d4a4d42d8d18452800aaf1ca97a02', 'require', 'metrics', '1a0ec685ac75e88b1117417a412f4d32e4752cfc');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
@@ -11404,14 +11500,14 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '356d6880097d15162b5225609ddf912722e58e4f', 'complete_jobs', 'app_jobs', array['get_jobs']::text[], array[]::text[], 'complete_job() and complete_jobs().', '2026-11-22T11:20:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('3609fb886ae0964c7cc4f62b9c311efdb3e16969', 'edc13a7ba357d3f7fe35d8a7588f8d8ffa501ceb', 'fail_jobs', 'app_jobs', 'fail_job() and fail_jobs().', '2026-11-22T11:21:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('3609fb886ae0964c7cc4f62b9c311efdb3e16969', 'e3f6f4fa5401c76c38fdc89578d00faba13b849a', 'fail_jobs', 'app_jobs', 'fail_job() and fail_jobs().', '2026-11-22T11:21:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('3609fb886ae0964c7cc4f62b9c311efdb3e16969', 'require', 'complete_jobs', '356d6880097d15162b5225609ddf912722e58e4f');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
 values ('deploy', '3609fb886ae0964c7cc4f62b9c311efdb3e16969', 'fail_jobs', 'app_jobs', array['complete_jobs']::text[], array[]::text[], 'fail_job() and fail_jobs().', '2026-11-22T11:21:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('9f03757476bc4037f2934f628e9199e68dcc8743', '19c3ddef5c7eeee2fbdd03a3c62a65906fab14f9', 'snooze_job', 'app_jobs', 'snooze_job().', '2026-11-22T11:22:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('9f03757476bc4037f2934f628e9199e68dcc8743', '00eb826deffd7b705270d84cbdabeff28105f4b8', 'snooze_job', 'app_jobs', 'snooze_job().', '2026-11-22T11:22:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('9f03757476bc4037f2934f628e9199e68dcc8743', 'require', 'fail_jobs', '3609fb886ae0964c7cc4f62b9c311efdb3e16969');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
@@ -11432,7 +11528,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', 'aa990af9bc05ea731daf36ca3b971555cd8ac7c2', 'release_jobs', 'app_jobs', array['heartbeat']::text[], array[]::text[], 'release_jobs(): give all back.', '2026-11-22T11:24:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('1169922f09496a38e2ea88f672a10073c403cb27', 'f5974191a47a112b56b6a53ed8c6c9047acd9f9f', 'one_job', 'app_jobs', 'One job at a time, by id: look, change, move on, delete.', '2026-11-22T11:25:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('1169922f09496a38e2ea88f672a10073c403cb27', '72bd1b39ad16b66c7ebc55d567a5749e393a5aa7', 'one_job', 'app_jobs', 'One job at a time, by id: look, change, move on, delete.', '2026-11-22T11:25:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('1169922f09496a38e2ea88f672a10073c403cb27', 'require', 'release_jobs', 'aa990af9bc05ea731daf36ca3b971555cd8ac7c2');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
@@ -11453,7 +11549,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '541e8000ed6b91f877b8ed70f915a933d9040a84', 'set_task', 'app_jobs', array['set_queue']::text[], array[]::text[], 'Settings of tasks; pause and resume.', '2026-11-22T12:31:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('4a52852f286422ce412adb67d187467035beb201', '25fd4883afdc12a9bdcf1156b73f014551cdd8c1', 'steer_jobs', 'app_jobs', 'Operators complete, fail, cancel and reschedule jobs.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('4a52852f286422ce412adb67d187467035beb201', '4c1d90cbf4eabdaac17d8228ab9a0498d8afa6f4', 'steer_jobs', 'app_jobs', 'Operators complete, fail, cancel and reschedule jobs.', '2026-11-22T12:32:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('4a52852f286422ce412adb67d187467035beb201', 'require', 'set_task', '541e8000ed6b91f877b8ed70f915a933d9040a84');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
@@ -11467,7 +11563,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '8c9eb616ff88b254c02ede6b92dfa44c7cc10adf', 'retry_jobs', 'app_jobs', array['steer_jobs']::text[], array[]::text[], 'retry_jobs(): dead letters back to work.', '2026-11-22T12:33:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('563aabb74e275ebf577e9aa144939d7bee290ddf', '90531a89f8409a5aff767980f2b03451ed6fd057', 'prune', 'app_jobs', 'prune(): finished jobs deleted by hand.', '2026-11-22T12:34:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('563aabb74e275ebf577e9aa144939d7bee290ddf', '47cc61469db11cf7143b795edfa2aaaf60eeafcc', 'prune', 'app_jobs', 'prune(): finished jobs deleted by hand.', '2026-11-22T12:34:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('563aabb74e275ebf577e9aa144939d7bee290ddf', 'require', 'retry_jobs', '8c9eb616ff88b254c02ede6b92dfa44c7cc10adf');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
@@ -11527,7 +11623,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '6d46f1bf97a59e637d81deacb04736cab1629323', 'operator_actions', 'app_jobs', array['arguments']::text[], array[]::text[], 'Who did what through a dashboard.', '2026-11-22T12:42:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('59ad094012cb50f8e3d742836c841e9b5588c3d2', '66a1d1d886d9391aed1e43a9e211b70228e55470', 'progress', 'app_jobs', 'progress(): how far running jobs are, as they say.', '2026-11-22T12:43:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('59ad094012cb50f8e3d742836c841e9b5588c3d2', '87125fe0930d12f6a884339321d1b42101e064e4', 'progress', 'app_jobs', 'progress(): how far running jobs are, as they say.', '2026-11-22T12:43:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('59ad094012cb50f8e3d742836c841e9b5588c3d2', 'require', 'doctor', 'db58c1cdebf507286ca99e90047f7797139e6ec7');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
