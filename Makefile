@@ -14,7 +14,7 @@ unexport PYTHONPATH PYTHONHOME
 .NOTPARALLEL:
 .PHONY: help demo test lint format generate test-pgtap test-isolation test-python test-deploy \
 	test-packaging test-web test-fit test-docs site \
-	model pages chaos bench deploy verify revert status install uninstall sql clean system
+	hostile model pages chaos bench deploy verify revert status install uninstall sql clean system
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ demo: $(VENV)/demo ## watch jobs flow, on a PostgreSQL of its own (or on DATABAS
 	@$(BIN)/python -m app_jobs.demo
 
 test: system $(VENV)/dev lint ## all linters and tests, on PostgreSQL 15 and 18; Debian's packages as root
-	@$(BIN)/python tools/test_servers.py pgtap isolation python deploy packaging web fit docs model pages chaos
+	@$(BIN)/python tools/test_servers.py pgtap isolation python deploy packaging web fit docs hostile model pages chaos
 
 lint: $(VENV)/dev ## ruff, mypy, sqlfluff, squawk; generated files are fresh
 	@echo "Linting"
@@ -57,13 +57,14 @@ test-packaging: ## wheel and sdist in a clean environment, the project that init
 test-web: ## the dashboard, in a browser too
 test-fit: ## other people's applications, tests and queues
 test-docs: ## every command and example of the documentation; the site
-model pages test-deploy test-docs: export APP_JOBS_FULL := 1
+hostile model pages test-deploy test-docs: export APP_JOBS_FULL := 1
+hostile: ## long: who means harm: roles, producers, tenants, random arguments, limits
 model: ## long: random calls of all functions agree with a model
 pages: ## long: pages touched by claims, with millions of jobs
 chaos: export APP_JOBS_CHAOS_JOBS := 10000
 chaos: ## long: workers and backends killed
 bench: ## long: jobs per second, latencies
-test-pgtap test-isolation test-python test-deploy test-packaging test-web test-fit test-docs model pages chaos bench: system $(VENV)/dev
+test-pgtap test-isolation test-python test-deploy test-packaging test-web test-fit test-docs hostile model pages chaos bench: system $(VENV)/dev
 	@$(BIN)/python tools/test_servers.py $(addprefix --on ,$(ON)) --args='$(ARGS)' $(@:test-%=%)
 
 # SCHEMA=name: under another name, beside others.

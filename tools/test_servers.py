@@ -50,6 +50,7 @@ SUITES = {
     "web": [*PYTEST, "tests/web"],
     "packaging": [*PYTEST, "tests/packaging"],
     "fit": [*PYTEST, "tests/fit"],
+    "hostile": [*PYTEST, "tests/hostile"],
     "docs": [*PYTEST, "tests/docs"],
     "model": [*PYTEST, "tests/model"],
     "pages": [*PYTEST, "-s", "tests/pages"],
@@ -57,7 +58,7 @@ SUITES = {
     "bench": [*PYTEST, "-s", "tests/bench"],
 }
 # What does not depend on the server's version runs on the newest one alone.
-ONCE = {"docs", "fit", "packaging", "web"}
+ONCE = {"docs", "fit", "hostile", "packaging", "web"}
 
 
 @dataclass(frozen=True)
