@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,10 +17,11 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
-from users import ROLES, USERS, Login
+from users import PATIENCE, ROLES, USERS, Login
 
-from app_jobs import migrate
+from app_jobs import Tasks, Worker, migrate
 from app_jobs.embedded import throw_away
+
 
 @pytest.fixture(scope="session")
 def own_server() -> Iterator[str]:
@@ -83,3 +85,35 @@ def admin(database: str) -> Iterator[psycopg.Connection[Any]]:
     """A superuser's connection."""
     with psycopg.connect(database, autocommit=True) as connection:
         yield connection
+
+
+@pytest.fixture
+def until(admin: psycopg.Connection[Any]) -> Callable[[str], None]:
+    """A function (condition): return once this SQL expression is true."""
+
+    def wait(condition: str) -> None:
+        for _ in range(PATIENCE * 100):
+            query = f"select {condition} from pg_sleep(0.01)"
+            if admin.execute(query.encode()).fetchone() == (True,):
+                return
+        pytest.fail(f"never true: {condition}")
+
+    return wait
+
+
+@pytest.fixture
+def running(dsn_of: Callable[[str], str]) -> Callable[[Tasks], AbstractContextManager[Worker]]:
+    """A function (tasks): a worker, who has its role alone, for the length of a block."""
+
+    @contextmanager
+    def run(tasks: Tasks) -> Iterator[Worker]:
+        worker = Worker(dsn_of("worker"), tasks)
+        with ThreadPoolExecutor() as pool:
+            ended = pool.submit(worker.run)
+            try:
+                yield worker
+            finally:
+                worker.stop()
+                ended.result(PATIENCE)
+
+    return run

@@ -30,7 +30,7 @@ FOR_OWNERS = {
     "r": ["drop table {name}", "alter table {name} disable trigger all", "lock table {name}"],
     "v": ["drop view {name}", "create or replace view {name} as select 1"],
     "S": ["drop sequence {name}", "alter sequence {name} restart"],
-    "f": ["drop function {name}", "alter function {name} security invoker"],
+    "f": ["alter function {name} security invoker"],
 }
 OBJECTS = """
     select
@@ -107,9 +107,9 @@ def test_functions(admin: psycopg.Connection[Any], login: Login) -> None:
     for user in USERS:
         connection = login(user)
         connection.execute("create temporary table mine (id integer)")
-        for name, is_trigger, call in functions:
-            if is_trigger:
-                call = f"create trigger t after insert on mine execute function {name}"
+        for name, is_trigger, select in functions:
+            create = f"create trigger t after insert on mine execute function {name}"
+            call = create if is_trigger else select
             if is_refused(connection, call) == has(admin, "function", user, name, "execute"):
                 wrong.append((user, call))
             for form in FOR_OWNERS["f"]:
@@ -121,7 +121,7 @@ def test_functions(admin: psycopg.Connection[Any], login: Login) -> None:
 def test_the_schema_and_other_roles(login: Login) -> None:
     allowed = [
         (user, statement)
-        for user in USERS
+        for user, connection in [(user, login(user)) for user in USERS]
         for statement in (
             "create table app_jobs.mine (id integer)",
             "create function app_jobs.mine() returns integer language sql as 'select 1'",
@@ -134,6 +134,6 @@ def test_the_schema_and_other_roles(login: Login) -> None:
             "reassign owned by hostile_owner to current_user",
             "comment on schema app_jobs is 'mine'",
         )
-        if not is_refused(login(user), statement)
+        if not is_refused(connection, statement)
     ]
     assert allowed == []

@@ -11,5 +11,6 @@ import psycopg
 ROLES = ["producer", "worker", "operator", "monitor"]
 USERS = [*ROLES, "nobody"]
 LONG = os.environ.get("APP_JOBS_FULL") == "1"
+PATIENCE = 20  # seconds after which what was waited for is taken to never come
 
 Login = Callable[[str], psycopg.Connection[Any]]
