@@ -89,6 +89,25 @@ begin
 end;
 $$;
 
+create function app_jobs.check_sizes(payload json, attributes jsonb) returns void
+language plpgsql
+immutable
+as $$
+begin
+    -- Neither is read for this. A row of a gigabyte could be stored, but never sent to a worker, and
+    -- would stand in front of all others.
+    if octet_length(check_sizes.payload::text) > 67108864 then
+        raise exception 'payload has % bytes', octet_length(check_sizes.payload::text)
+            using errcode = '22023',
+                hint = 'It takes 64 MB: keep large things elsewhere, and send where they are.';
+    elsif pg_column_size(check_sizes.attributes) > 1048576 then
+        raise exception 'attributes has % bytes', pg_column_size(check_sizes.attributes)
+            using errcode = '22023',
+                hint = 'It takes 1 MB: keep large things elsewhere, and note where they are.';
+    end if;
+end;
+$$;
+
 create function app_jobs.check_objects(argument text, value json, hint text) returns void
 language plpgsql
 immutable
@@ -146,6 +165,7 @@ revoke all on function app_jobs.check_positive(text, interval) from public;
 revoke all on function app_jobs.check_delay(text, interval) from public;
 revoke all on function app_jobs.check_time(text, timestamptz) from public;
 revoke all on function app_jobs.check_objects(text, json, text) from public;
+revoke all on function app_jobs.check_sizes(json, jsonb) from public;
 revoke all on function app_jobs.check_job(
     text, text, text, integer, interval, timestamptz
 ) from public;
@@ -191,6 +211,13 @@ comment on function app_jobs.check_time(text, timestamptz) is
 
 argument  its name, for the message
 value     the time
+
+Errors: 22023. Roles: internal.';
+comment on function app_jobs.check_sizes(json, jsonb) is
+'Refuse a payload of more than 64 MB, or attributes of more than 1 MB; null passes.
+
+payload     a job''s
+attributes  a job''s
 
 Errors: 22023. Roles: internal.';
 comment on function app_jobs.check_objects(text, json, text) is

@@ -51,6 +51,9 @@ create table app_jobs.jobs (
     constraint jobs_retry_after_in_range check (
         retry_after > interval '0' and retry_after <= interval '100 years'
     ),
+    constraint jobs_size_in_range check (
+        octet_length(payload::text) <= 67108864 and pg_column_size(attributes) <= 1048576
+    ),
     constraint jobs_run_at_in_range check (
         run_at >= '1900-01-01 00:00+00' and run_at < '9999-01-01 00:00+00'
     ),

@@ -80,6 +80,7 @@ begin
     perform app_jobs.check_length('queue_name', new.queue_name, 200);
     perform app_jobs.check_length('key', new.key, 512);
     perform app_jobs.check_time('next_run_at', new.next_run_at);
+    perform app_jobs.check_sizes(new.payload, new.attributes);
     if new.max_attempts < 1 then
         raise exception 'max_attempts is %', new.max_attempts
             using errcode = '22023',

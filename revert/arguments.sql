@@ -6,6 +6,7 @@ set local lock_timeout = '5s';
 
 drop function app_jobs.check_job(text, text, text, integer, interval, timestamptz);
 drop function app_jobs.check_objects(text, json, text);
+drop function app_jobs.check_sizes(json, jsonb);
 drop function app_jobs.check_time(text, timestamptz);
 drop function app_jobs.check_delay(text, interval);
 drop function app_jobs.check_positive(text, interval);

@@ -235,6 +235,25 @@ begin
 end;
 $$;
 
+create function app_jobs.check_sizes(payload json, attributes jsonb) returns void
+language plpgsql
+immutable
+as $$
+begin
+    -- Neither is read for this. A row of a gigabyte could be stored, but never sent to a worker, and
+    -- would stand in front of all others.
+    if octet_length(check_sizes.payload::text) > 67108864 then
+        raise exception 'payload has % bytes', octet_length(check_sizes.payload::text)
+            using errcode = '22023',
+                hint = 'It takes 64 MB: keep large things elsewhere, and send where they are.';
+    elsif pg_column_size(check_sizes.attributes) > 1048576 then
+        raise exception 'attributes has % bytes', pg_column_size(check_sizes.attributes)
+            using errcode = '22023',
+                hint = 'It takes 1 MB: keep large things elsewhere, and note where they are.';
+    end if;
+end;
+$$;
+
 create function app_jobs.check_objects(argument text, value json, hint text) returns void
 language plpgsql
 immutable
@@ -292,6 +311,7 @@ revoke all on function app_jobs.check_positive(text, interval) from public;
 revoke all on function app_jobs.check_delay(text, interval) from public;
 revoke all on function app_jobs.check_time(text, timestamptz) from public;
 revoke all on function app_jobs.check_objects(text, json, text) from public;
+revoke all on function app_jobs.check_sizes(json, jsonb) from public;
 revoke all on function app_jobs.check_job(
     text, text, text, integer, interval, timestamptz
 ) from public;
@@ -337,6 +357,13 @@ comment on function app_jobs.check_time(text, timestamptz) is
 
 argument  its name, for the message
 value     the time
+
+Errors: 22023. Roles: internal.';
+comment on function app_jobs.check_sizes(json, jsonb) is
+'Refuse a payload of more than 64 MB, or attributes of more than 1 MB; null passes.
+
+payload     a job''s
+attributes  a job''s
 
 Errors: 22023. Roles: internal.';
 comment on function app_jobs.check_objects(text, json, text) is
@@ -553,6 +580,9 @@ create table app_jobs.jobs (
     constraint jobs_counts_not_negative check (attempts >= 0 and lease >= 0),
     constraint jobs_retry_after_in_range check (
         retry_after > interval '0' and retry_after <= interval '100 years'
+    ),
+    constraint jobs_size_in_range check (
+        octet_length(payload::text) <= 67108864 and pg_column_size(attributes) <= 1048576
     ),
     constraint jobs_run_at_in_range check (
         run_at >= '1900-01-01 00:00+00' and run_at < '9999-01-01 00:00+00'
@@ -2837,6 +2867,7 @@ begin
         add_job.identifier, add_job.job_key, add_job.queue_name, add_job.max_attempts,
         add_job.retry_after, add_job.run_at
     );
+    perform app_jobs.check_sizes(add_job.payload, add_job.attributes);
     if v_mode not in ('replace', 'preserve_run_at', 'keep', 'once') then
         raise exception 'job_key_mode is "%"', v_mode
             using errcode = '22023', hint = 'Use replace, preserve_run_at, keep or once.';
@@ -2986,7 +3017,7 @@ comment on function app_jobs.add_job(
 
 db_id         tenant; null: none
 identifier    task to run, 1 to 126 characters; required
-payload       what to run it with
+payload       what to run it with, up to 64 MB
 job_key       unique among live jobs of the tenant, up to 512 characters; null: none
 queue_name    jobs of a queue run one after the other, or max_running at a time; null: in parallel
               with everything
@@ -2998,7 +3029,7 @@ job_key_mode  what to do with the live job under job_key. replace: give it the n
               run_at; keep: leave it and return it; once: the same, and a finished job that is still
               kept counts. If it is running, replace gives the key to a new job, and the running one
               is not retried
-attributes    metadata that may change while the job lives; the setting app_jobs.traceparent adds
+attributes    metadata that may change while the job lives, up to 1 MB; the setting app_jobs.traceparent adds
               traceparent
 retry_after   length of its leases, up to 100 years; null: the task''s, or else the worker''s
 
@@ -3044,10 +3075,11 @@ begin
     end if;
     select s.* into v_job
     from json_to_record(spec) as s(
-        db_id uuid, identifier text, job_key text, queue_name text, run_at timestamptz,
-        max_attempts integer,
-        priority integer, job_key_mode text, attributes jsonb, retry_after interval
+        db_id uuid, identifier text, payload json, job_key text, queue_name text,
+        run_at timestamptz, max_attempts integer, priority integer, job_key_mode text,
+        attributes jsonb, retry_after interval
     );
+    perform app_jobs.check_sizes(v_job.payload, v_job.attributes);
     perform app_jobs.check_job(
         v_job.identifier, v_job.job_key, v_job.queue_name, v_job.max_attempts, v_job.retry_after,
         v_job.run_at
@@ -3115,6 +3147,15 @@ declare
     v_ids bigint[];
     v_counts app_jobs.slot_counts[];
 begin
+    -- what is in specs is left to the table's check
+    perform app_jobs.check_sizes(
+        (
+            select p.payload from unnest(insert_jobs.payloads) as p(payload)
+            order by octet_length(p.payload::text) desc nulls last
+            limit 1
+        ),
+        insert_jobs.attributes
+    );
     -- A large addition brings slots of its own: closed from the first, they appear with its commit
     -- and need no lock.
     if v_large then
@@ -5007,6 +5048,7 @@ begin
     perform app_jobs.check_length('queue_name', new.queue_name, 200);
     perform app_jobs.check_length('key', new.key, 512);
     perform app_jobs.check_time('next_run_at', new.next_run_at);
+    perform app_jobs.check_sizes(new.payload, new.attributes);
     if new.max_attempts < 1 then
         raise exception 'max_attempts is %', new.max_attempts
             using errcode = '22023',
@@ -8367,6 +8409,8 @@ set jit = off
 set enable_seqscan = off
 as $$
 #variable_conflict use_column
+declare
+    v_merged jsonb;
 begin
     perform app_jobs.check_not_null(
         'job_id', set_attributes.job_id is null, 'Give the id of the job to change.'
@@ -8378,12 +8422,16 @@ begin
         raise exception 'attributes is of type %', jsonb_typeof(set_attributes.attributes)
             using errcode = '22023', hint = 'Give a json object: its members are set.';
     end if;
+    select j.attributes || set_attributes.attributes into v_merged
+    from app_jobs.jobs as j where j.id = set_attributes.job_id for update;
+    if not found then
+        return false;
+    end if;
+    perform app_jobs.check_sizes(null, v_merged);
     update app_jobs.jobs as j
-    set
-        attributes = j.attributes || set_attributes.attributes,
-        updated_at = clock_timestamp()
+    set attributes = v_merged, updated_at = clock_timestamp()
     where j.id = set_attributes.job_id;
-    return found;
+    return true;
 end;
 $$;
 

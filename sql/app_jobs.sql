@@ -222,6 +222,25 @@ begin
 end;
 $$;
 
+create function app_jobs.check_sizes(payload json, attributes jsonb) returns void
+language plpgsql
+immutable
+as $$
+begin
+    -- Neither is read for this. A row of a gigabyte could be stored, but never sent to a worker, and
+    -- would stand in front of all others.
+    if octet_length(check_sizes.payload::text) > 67108864 then
+        raise exception 'payload has % bytes', octet_length(check_sizes.payload::text)
+            using errcode = '22023',
+                hint = 'It takes 64 MB: keep large things elsewhere, and send where they are.';
+    elsif pg_column_size(check_sizes.attributes) > 1048576 then
+        raise exception 'attributes has % bytes', pg_column_size(check_sizes.attributes)
+            using errcode = '22023',
+                hint = 'It takes 1 MB: keep large things elsewhere, and note where they are.';
+    end if;
+end;
+$$;
+
 create function app_jobs.check_objects(argument text, value json, hint text) returns void
 language plpgsql
 immutable
@@ -279,6 +298,7 @@ revoke all on function app_jobs.check_positive(text, interval) from public;
 revoke all on function app_jobs.check_delay(text, interval) from public;
 revoke all on function app_jobs.check_time(text, timestamptz) from public;
 revoke all on function app_jobs.check_objects(text, json, text) from public;
+revoke all on function app_jobs.check_sizes(json, jsonb) from public;
 revoke all on function app_jobs.check_job(
     text, text, text, integer, interval, timestamptz
 ) from public;
@@ -324,6 +344,13 @@ comment on function app_jobs.check_time(text, timestamptz) is
 
 argument  its name, for the message
 value     the time
+
+Errors: 22023. Roles: internal.';
+comment on function app_jobs.check_sizes(json, jsonb) is
+'Refuse a payload of more than 64 MB, or attributes of more than 1 MB; null passes.
+
+payload     a job''s
+attributes  a job''s
 
 Errors: 22023. Roles: internal.';
 comment on function app_jobs.check_objects(text, json, text) is
@@ -528,6 +555,9 @@ create table app_jobs.jobs (
     constraint jobs_counts_not_negative check (attempts >= 0 and lease >= 0),
     constraint jobs_retry_after_in_range check (
         retry_after > interval '0' and retry_after <= interval '100 years'
+    ),
+    constraint jobs_size_in_range check (
+        octet_length(payload::text) <= 67108864 and pg_column_size(attributes) <= 1048576
     ),
     constraint jobs_run_at_in_range check (
         run_at >= '1900-01-01 00:00+00' and run_at < '9999-01-01 00:00+00'
@@ -2752,6 +2782,7 @@ begin
         add_job.identifier, add_job.job_key, add_job.queue_name, add_job.max_attempts,
         add_job.retry_after, add_job.run_at
     );
+    perform app_jobs.check_sizes(add_job.payload, add_job.attributes);
     if v_mode not in ('replace', 'preserve_run_at', 'keep', 'once') then
         raise exception 'job_key_mode is "%"', v_mode
             using errcode = '22023', hint = 'Use replace, preserve_run_at, keep or once.';
@@ -2901,7 +2932,7 @@ comment on function app_jobs.add_job(
 
 db_id         tenant; null: none
 identifier    task to run, 1 to 126 characters; required
-payload       what to run it with
+payload       what to run it with, up to 64 MB
 job_key       unique among live jobs of the tenant, up to 512 characters; null: none
 queue_name    jobs of a queue run one after the other, or max_running at a time; null: in parallel
               with everything
@@ -2913,7 +2944,7 @@ job_key_mode  what to do with the live job under job_key. replace: give it the n
               run_at; keep: leave it and return it; once: the same, and a finished job that is still
               kept counts. If it is running, replace gives the key to a new job, and the running one
               is not retried
-attributes    metadata that may change while the job lives; the setting app_jobs.traceparent adds
+attributes    metadata that may change while the job lives, up to 1 MB; the setting app_jobs.traceparent adds
               traceparent
 retry_after   length of its leases, up to 100 years; null: the task''s, or else the worker''s
 
@@ -2953,10 +2984,11 @@ begin
     end if;
     select s.* into v_job
     from json_to_record(spec) as s(
-        db_id uuid, identifier text, job_key text, queue_name text, run_at timestamptz,
-        max_attempts integer,
-        priority integer, job_key_mode text, attributes jsonb, retry_after interval
+        db_id uuid, identifier text, payload json, job_key text, queue_name text,
+        run_at timestamptz, max_attempts integer, priority integer, job_key_mode text,
+        attributes jsonb, retry_after interval
     );
+    perform app_jobs.check_sizes(v_job.payload, v_job.attributes);
     perform app_jobs.check_job(
         v_job.identifier, v_job.job_key, v_job.queue_name, v_job.max_attempts, v_job.retry_after,
         v_job.run_at
@@ -3024,6 +3056,15 @@ declare
     v_ids bigint[];
     v_counts app_jobs.slot_counts[];
 begin
+    -- what is in specs is left to the table's check
+    perform app_jobs.check_sizes(
+        (
+            select p.payload from unnest(insert_jobs.payloads) as p(payload)
+            order by octet_length(p.payload::text) desc nulls last
+            limit 1
+        ),
+        insert_jobs.attributes
+    );
     -- A large addition brings slots of its own: closed from the first, they appear with its commit
     -- and need no lock.
     if v_large then
@@ -4892,6 +4933,7 @@ begin
     perform app_jobs.check_length('queue_name', new.queue_name, 200);
     perform app_jobs.check_length('key', new.key, 512);
     perform app_jobs.check_time('next_run_at', new.next_run_at);
+    perform app_jobs.check_sizes(new.payload, new.attributes);
     if new.max_attempts < 1 then
         raise exception 'max_attempts is %', new.max_attempts
             using errcode = '22023',
@@ -8186,6 +8228,8 @@ set jit = off
 set enable_seqscan = off
 as $$
 #variable_conflict use_column
+declare
+    v_merged jsonb;
 begin
     perform app_jobs.check_not_null(
         'job_id', set_attributes.job_id is null, 'Give the id of the job to change.'
@@ -8197,12 +8241,16 @@ begin
         raise exception 'attributes is of type %', jsonb_typeof(set_attributes.attributes)
             using errcode = '22023', hint = 'Give a json object: its members are set.';
     end if;
+    select j.attributes || set_attributes.attributes into v_merged
+    from app_jobs.jobs as j where j.id = set_attributes.job_id for update;
+    if not found then
+        return false;
+    end if;
+    perform app_jobs.check_sizes(null, v_merged);
     update app_jobs.jobs as j
-    set
-        attributes = j.attributes || set_attributes.attributes,
-        updated_at = clock_timestamp()
+    set attributes = v_merged, updated_at = clock_timestamp()
     where j.id = set_attributes.job_id;
-    return found;
+    return true;
 end;
 $$;
 
@@ -11318,7 +11366,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '6a91e07986522511d0a23464cd2f7ab85208471b', 'error_codes', 'app_jobs', array['roles']::text[], array[]::text[], 'Every SQLSTATE that we raise.', '2026-11-22T11:02:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('a7c9f97ef8cf83edd0f9f01b9d353bb1ac23febf', '9158cb8f5a7d9fb37988fdb8a997d0f221072883', 'arguments', 'app_jobs', 'Checks that functions share.', '2026-11-22T11:04:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('a7c9f97ef8cf83edd0f9f01b9d353bb1ac23febf', '94b3bbf5475603b7ad3611060330d285dfde0326', 'arguments', 'app_jobs', 'Checks that functions share.', '2026-11-22T11:04:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('a7c9f97ef8cf83edd0f9f01b9d353bb1ac23febf', 'require', 'error_codes', '6a91e07986522511d0a23464cd2f7ab85208471b');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
@@ -11332,7 +11380,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '2096bff60adbadde011a72e21518df982ef27423', 'tasks', 'app_jobs', array['arguments']::text[], array[]::text[], 'Settings per task.', '2026-11-22T11:05:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('b797adf20dc5033da918fb527161066dce250339', 'a9ad7a04ba76ec73ae8e1ca59f71dc786b4ae56c', 'jobs', 'app_jobs', 'Every job that is not finished.', '2026-11-22T11:06:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('b797adf20dc5033da918fb527161066dce250339', '4abd5dac2b6d3e5db0d192b5d67218ef5d21c7dd', 'jobs', 'app_jobs', 'Every job that is not finished.', '2026-11-22T11:06:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('b797adf20dc5033da918fb527161066dce250339', 'require', 'tasks', '2096bff60adbadde011a72e21518df982ef27423');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
@@ -11408,14 +11456,14 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '7f6c18e854b33f5d9798829b889703ba8afba16c', 'let_go', 'app_jobs', array['queues', 'effects']::text[], array[]::text[], 'What happens to a held job that is not completed.', '2026-11-22T11:13:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('0b071fbd025467f34ebb50380b25ce6c7b327764', 'bae013e7aac86767bb75aa1eb63710dce0db8352', 'add_job', 'app_jobs', 'add_job() and find_job().', '2026-11-22T11:14:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('0b071fbd025467f34ebb50380b25ce6c7b327764', '98c9f109c7824df43852c2f6531de94c17b47529', 'add_job', 'app_jobs', 'add_job() and find_job().', '2026-11-22T11:14:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('0b071fbd025467f34ebb50380b25ce6c7b327764', 'require', 'let_go', '7f6c18e854b33f5d9798829b889703ba8afba16c');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
 values ('deploy', '0b071fbd025467f34ebb50380b25ce6c7b327764', 'add_job', 'app_jobs', array['let_go']::text[], array[]::text[], 'add_job() and find_job().', '2026-11-22T11:14:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('fabe32048d75cc1fd3097e1837b694bdf128505a', '571a6cae3b91a50d515d19e2e9837e9fcbf1c66c', 'add_jobs', 'app_jobs', 'add_jobs(): many at once.', '2026-11-22T11:15:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('fabe32048d75cc1fd3097e1837b694bdf128505a', 'a9d14300f3a921d1b5d9922f0ac474c9c98e7b89', 'add_jobs', 'app_jobs', 'add_jobs(): many at once.', '2026-11-22T11:15:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('fabe32048d75cc1fd3097e1837b694bdf128505a', 'require', 'add_job', '0b071fbd025467f34ebb50380b25ce6c7b327764');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
@@ -11443,7 +11491,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '0768144319c8d563a16d13a8af1abcb98be914dc', 'schedule_times', 'app_jobs', array['arguments']::text[], array[]::text[], 'When a schedule runs: next_run_at(), preview_schedule().', '2026-11-22T12:17:10Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('c511c0267b866cd03cc454fa8a968c897fc1cc3c', '611091dedbda32b96c63df2e6330c9deb2566cd1', 'scheduled_jobs', 'app_jobs', 'Recurring jobs: rules, and when each is due next.', '2026-11-22T12:17:20Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('c511c0267b866cd03cc454fa8a968c897fc1cc3c', '65ac436db7edcd72c5c1c6aae5d76041fde71aac', 'scheduled_jobs', 'app_jobs', 'Recurring jobs: rules, and when each is due next.', '2026-11-22T12:17:20Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('c511c0267b866cd03cc454fa8a968c897fc1cc3c', 'require', 'schedule_times', '0768144319c8d563a16d13a8af1abcb98be914dc');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
@@ -11528,7 +11576,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', 'aa990af9bc05ea731daf36ca3b971555cd8ac7c2', 'release_jobs', 'app_jobs', array['heartbeat']::text[], array[]::text[], 'release_jobs(): give all back.', '2026-11-22T11:24:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('1169922f09496a38e2ea88f672a10073c403cb27', '72bd1b39ad16b66c7ebc55d567a5749e393a5aa7', 'one_job', 'app_jobs', 'One job at a time, by id: look, change, move on, delete.', '2026-11-22T11:25:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('1169922f09496a38e2ea88f672a10073c403cb27', '07b2723813ad17ad722135c0bf80263392acaa9d', 'one_job', 'app_jobs', 'One job at a time, by id: look, change, move on, delete.', '2026-11-22T11:25:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('1169922f09496a38e2ea88f672a10073c403cb27', 'require', 'release_jobs', 'aa990af9bc05ea731daf36ca3b971555cd8ac7c2');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)

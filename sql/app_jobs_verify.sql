@@ -145,6 +145,7 @@ begin
         ('check_delay(argument text, value interval)', 'void', ''),
         ('check_time(argument text, value timestamp with time zone)', 'void', ''),
         ('check_objects(argument text, value json, hint text)', 'void', ''),
+        ('check_sizes(payload json, attributes jsonb)', 'void', ''),
         (
             'check_job(identifier text, job_key text, queue_name text, max_attempts integer, '
             'retry_after interval, run_at timestamp with time zone)',
@@ -380,6 +381,7 @@ begin
         'constraint jobs_max_attempts_positive',
         'constraint jobs_counts_not_negative',
         'constraint jobs_retry_after_in_range',
+        'constraint jobs_size_in_range',
         'constraint jobs_run_at_in_range',
         'constraint jobs_held_since',
         'constraint jobs_lease_is_held',

@@ -20,6 +20,7 @@ begin
         ('check_delay(argument text, value interval)', 'void', ''),
         ('check_time(argument text, value timestamp with time zone)', 'void', ''),
         ('check_objects(argument text, value json, hint text)', 'void', ''),
+        ('check_sizes(payload json, attributes jsonb)', 'void', ''),
         (
             'check_job(identifier text, job_key text, queue_name text, max_attempts integer, '
             'retry_after interval, run_at timestamp with time zone)',

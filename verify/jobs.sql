@@ -44,6 +44,7 @@ begin
         'constraint jobs_max_attempts_positive',
         'constraint jobs_counts_not_negative',
         'constraint jobs_retry_after_in_range',
+        'constraint jobs_size_in_range',
         'constraint jobs_run_at_in_range',
         'constraint jobs_held_since',
         'constraint jobs_lease_is_held',

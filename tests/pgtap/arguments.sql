@@ -52,6 +52,23 @@ select pg_temp.refuses(
 )
 from unnest(array['infinity', '-infinity', '9999-01-01 00:00:00+00']) as v (value);
 
+select lives_ok(
+    format(
+        'select app_jobs.check_sizes(%L, jsonb_build_object(''a'', repeat(''x'', 1048500)))',
+        to_json(repeat('x', 67108862))
+    ),
+    'a payload and attributes at their limits'
+);
+select lives_ok('select app_jobs.check_sizes(null, null)', 'none of them');
+select pg_temp.refuses(
+    'select app_jobs.check_sizes(to_json(repeat(''x'', 67108863)), null)',
+    '22023', 'payload has 67108865 bytes'
+);
+select throws_ok(
+    'select app_jobs.check_sizes(null, to_jsonb(repeat(''x'', 1048576)))', '22023', null,
+    'attributes beyond it'
+);
+
 select lives_ok(format('select app_jobs.check_objects(''a'', %L, ''h'')', value), 'objects')
 from unnest(array['[]', '[{}, {"a": 1}]']) as v (value);
 select pg_temp.refuses('select app_jobs.check_objects(''a'', null, ''h'')', '22004', 'a is null');
