@@ -99,29 +99,30 @@ def test_payloads(login: Login, database: str, admin: psycopg.Connection[Any]) -
     spec = f"json_build_array(json_build_object({members}))"
     keyed = f"json_build_array(json_build_object({members}, 'job_key', 'l'))"
     large = "jsonb_build_object('b', repeat('x', 600000))"
-    for statement, argument in (
+    roads = [
         (f"select app_jobs.add_job(identifier => 't', payload => {big})", "payload"),
-        (f"select app_jobs.add_jobs('t', array['1', {big}])", "payload"),
-        *[(f"select app_jobs.add_jobs({spec})", "specs[0]: payload")] * LONG,
-        (f"select app_jobs.add_jobs({keyed})", "specs[0]: payload"),
         (f"insert into ours values (0, {long})", "payload"),
-        (f"insert into ours values (1, {long})", "payload"),
-        (f"update ours set big = {long}", "payload"),
-        (
-            "select app_jobs.add_scheduled_job(identifier => 't', schedule_info => "
-            f"{EVERY}, payload => {big})",
-            "payload",
-        ),
         (
             f"select app_jobs.add_job(identifier => 't', attributes => {large} || {large}"
             " || jsonb_build_object('c', repeat('x', 600000)))",
             "attributes",
         ),
-        (
-            f"select app_jobs.set_attributes(id, {large}) from app_jobs.find_job('k')",
-            "attributes",
-        ),
-    ):
+        (f"select app_jobs.set_attributes(id, {large}) from app_jobs.find_job('k')", "attributes"),
+    ]
+    if LONG:
+        roads += [
+            (f"select app_jobs.add_jobs('t', array['1', {big}])", "payload"),
+            (f"select app_jobs.add_jobs({spec})", "specs[0]: payload"),
+            (f"select app_jobs.add_jobs({keyed})", "specs[0]: payload"),
+            (f"insert into ours values (1, {long})", "payload"),
+            (f"update ours set big = {long}", "payload"),
+            (
+                "select app_jobs.add_scheduled_job(identifier => 't', schedule_info => "
+                f"{EVERY}, payload => {big})",
+                "payload",
+            ),
+        ]
+    for statement, argument in roads:
         with pytest.raises(psycopg.errors.InvalidParameterValue) as caught:
             operator.execute(statement.encode())
         message, hint = caught.value.diag.message_primary, caught.value.diag.message_hint
