@@ -47,9 +47,10 @@ select pg_temp.refuses(
 set local timezone = 'UTC';
 select lives_ok(format('select app_jobs.check_time(''a'', %L)', value), 'a good time')
 from unnest(array['1900-01-01', '9998-12-31', null]) as v (value);
-select pg_temp.refuses(
-    format('select app_jobs.check_time(''a'', %L)', value), '22023', 'a is ' || value
-)
+select
+    pg_temp.refuses(
+        format('select app_jobs.check_time(''a'', %L)', value), '22023', 'a is ' || value
+    )
 from unnest(array['infinity', '-infinity', '9999-01-01 00:00:00+00']) as v (value);
 
 select lives_ok(
@@ -72,9 +73,10 @@ select throws_ok(
 select lives_ok(format('select app_jobs.check_objects(''a'', %L, ''h'')', value), 'objects')
 from unnest(array['[]', '[{}, {"a": 1}]']) as v (value);
 select pg_temp.refuses('select app_jobs.check_objects(''a'', null, ''h'')', '22004', 'a is null');
-select pg_temp.refuses(
-    format('select app_jobs.check_objects(''a'', %L, ''h'')', value), '22023', message
-)
+select
+    pg_temp.refuses(
+        format('select app_jobs.check_objects(''a'', %L, ''h'')', value), '22023', message
+    )
 from (
     values
     ('null', 'a is of type null'), ('{}', 'a is of type object'),

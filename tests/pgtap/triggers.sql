@@ -296,7 +296,7 @@ from (
 -- what is made of built-in types keeps its JSON type, however deep; nulls stay nulls
 create domain pg_temp.cents as numeric(10, 2) check (value >= 0);
 create domain pg_temp.more_cents as pg_temp.cents;
-create type pg_temp.pair as (c pg_temp.more_cents, moods pg_temp.mood[]);
+create type pg_temp.pair as (c pg_temp.more_cents, moods pg_temp.mood []);
 create temporary table shapes (
     id pg_temp.more_cents,
     many pg_temp.cents[],
