@@ -14,7 +14,7 @@ unexport PYTHONPATH PYTHONHOME
 .NOTPARALLEL:
 .PHONY: help demo test lint format generate test-pgtap test-isolation test-python test-deploy \
 	test-packaging test-web test-fit test-docs test-upgrade test-matrix release-dump site \
-	model mutants pages chaos bench deploy verify revert status install uninstall sql clean system
+	hostile model mutants pages chaos bench deploy verify revert status install uninstall sql clean system
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ demo: $(VENV)/demo ## watch jobs flow, on a PostgreSQL of its own (or on DATABAS
 	@$(BIN)/python -m app_jobs.demo
 
 test: system $(VENV)/dev lint ## all linters and tests, on PostgreSQL 15 and 18; Debian's packages as root
-	@$(BIN)/python tools/test_servers.py pgtap isolation python deploy packaging web fit docs upgrade model mutants pages chaos bench
+	@$(BIN)/python tools/test_servers.py pgtap isolation python deploy packaging web fit docs upgrade hostile model mutants pages chaos bench
 
 lint: $(VENV)/dev ## ruff, mypy, sqlfluff, squawk; generated files are fresh
 	@echo "Linting"
@@ -58,13 +58,14 @@ test-web: ## the dashboard, in a browser too
 test-fit: ## other people's applications, tests and queues
 test-docs: ## every command and example of the documentation; the site
 test-upgrade: ## old and new clients while the schema is upgraded; logical replication
-model mutants pages test-deploy test-docs test-upgrade: export APP_JOBS_FULL := 1
+hostile model mutants pages test-deploy test-docs test-upgrade: export APP_JOBS_FULL := 1
+hostile: ## long: who means harm: roles, producers, tenants, random arguments, limits
 model: ## long: random calls of all functions agree with a model
 mutants: ## long: the product broken in many places: a test notices each
 pages: ## long: pages touched by claims, with millions of jobs
 chaos: export APP_JOBS_CHAOS_JOBS := 10000
 chaos: ## long: workers and backends killed
-test-pgtap test-isolation test-python test-deploy test-packaging test-web test-fit test-docs test-upgrade model mutants pages chaos: system $(VENV)/dev
+test-pgtap test-isolation test-python test-deploy test-packaging test-web test-fit test-docs test-upgrade hostile model mutants pages chaos: system $(VENV)/dev
 	@$(BIN)/python tools/test_servers.py $(addprefix --on ,$(ON)) --args='$(ARGS)' $(@:test-%=%)
 
 MATRIX = $(filter-out $(WITHOUT),14 15 16 17 18)

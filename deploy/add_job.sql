@@ -140,8 +140,9 @@ declare
 begin
     perform app_jobs.check_job(
         add_job.identifier, add_job.job_key, add_job.queue_name, add_job.max_attempts,
-        add_job.retry_after
+        add_job.retry_after, add_job.run_at
     );
+    perform app_jobs.check_sizes(add_job.payload, add_job.attributes);
     if v_mode not in ('replace', 'preserve_run_at', 'keep', 'once') then
         raise exception 'job_key_mode is "%"', v_mode
             using errcode = '22023', hint = 'Use replace, preserve_run_at, keep or once.';
@@ -291,11 +292,11 @@ comment on function app_jobs.add_job(
 
 db_id         tenant; null: none
 identifier    task to run, 1 to 126 characters; required
-payload       what to run it with
+payload       what to run it with, up to 64 MB
 job_key       unique among live jobs of the tenant, up to 512 characters; null: none
 queue_name    jobs of a queue run one after the other, or max_running at a time; null: in parallel
               with everything
-run_at        not before this time
+run_at        not before this time, in the years 1900 to 9998
 max_attempts  1 or more; null: the task''s, or 25
 priority      lower runs first
 job_key_mode  what to do with the live job under job_key. replace: give it the new task, payload,
@@ -303,9 +304,9 @@ job_key_mode  what to do with the live job under job_key. replace: give it the n
               run_at; keep: leave it and return it; once: the same, and a finished job that is still
               kept counts. If it is running, replace gives the key to a new job, and the running one
               is not retried
-attributes    metadata that may change while the job lives; the setting app_jobs.traceparent adds
+attributes    metadata that may change while the job lives, up to 1 MB; the setting app_jobs.traceparent adds
               traceparent
-retry_after   length of its leases; null: the task''s, or else the worker''s
+retry_after   length of its leases, up to 100 years; null: the task''s, or else the worker''s
 
 A null argument means its default.
 

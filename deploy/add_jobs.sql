@@ -31,12 +31,14 @@ begin
     end if;
     select s.* into v_job
     from json_to_record(spec) as s(
-        db_id uuid, identifier text, job_key text, queue_name text, run_at timestamptz,
-        max_attempts integer,
-        priority integer, job_key_mode text, attributes jsonb, retry_after interval
+        db_id uuid, identifier text, payload json, job_key text, queue_name text,
+        run_at timestamptz, max_attempts integer, priority integer, job_key_mode text,
+        attributes jsonb, retry_after interval
     );
+    perform app_jobs.check_sizes(v_job.payload, v_job.attributes);
     perform app_jobs.check_job(
-        v_job.identifier, v_job.job_key, v_job.queue_name, v_job.max_attempts, v_job.retry_after
+        v_job.identifier, v_job.job_key, v_job.queue_name, v_job.max_attempts, v_job.retry_after,
+        v_job.run_at
     );
     if v_job.job_key_mode not in ('replace', 'preserve_run_at', 'keep', 'once') then
         raise exception 'job_key_mode is "%"', v_job.job_key_mode
@@ -101,6 +103,15 @@ declare
     v_ids bigint[];
     v_counts app_jobs.slot_counts[];
 begin
+    -- what is in specs is left to the table's check
+    perform app_jobs.check_sizes(
+        (
+            select p.payload from unnest(insert_jobs.payloads) as p(payload)
+            order by octet_length(p.payload::text) desc nulls last
+            limit 1
+        ),
+        insert_jobs.attributes
+    );
     -- A large addition brings slots of its own: closed from the first, they appear with its commit
     -- and need no lock.
     if v_large then
@@ -305,7 +316,8 @@ as $$
 #variable_conflict use_column
 begin
     perform app_jobs.check_job(
-        add_jobs.identifier, null, add_jobs.queue_name, add_jobs.max_attempts, add_jobs.retry_after
+        add_jobs.identifier, null, add_jobs.queue_name, add_jobs.max_attempts, add_jobs.retry_after,
+        add_jobs.run_at
     );
     perform app_jobs.check_not_null(
         'payloads', add_jobs.payloads is null, 'Give an array with a payload for each job.'

@@ -21,7 +21,7 @@ as $$
 declare
     v_now constant timestamptz := clock_timestamp();
     v_unknown text;
-    v_bad bigint;
+    v_bad text;
     v_tids tid[];
     v_ids bigint[];
     v_leases integer[];
@@ -32,14 +32,10 @@ declare
     v_permanent boolean[];
 begin
     perform app_jobs.check_worker_id(fail_jobs.worker_id);
-    perform app_jobs.check_not_null(
-        'failures', fail_jobs.failures is null, 'Give an array of objects.'
+    perform app_jobs.check_objects(
+        'failures', fail_jobs.failures,
+        'Give an array of objects whose keys are fail_job()''s argument names.'
     );
-    if json_typeof(fail_jobs.failures) <> 'array' then
-        raise exception 'failures is of type %', json_typeof(fail_jobs.failures)
-            using errcode = '22023',
-                hint = 'Give an array of objects whose keys are fail_job()''s argument names.';
-    end if;
     select k.key into v_unknown
     from json_array_elements(fail_jobs.failures) as e(failure),
     json_object_keys(e.failure) as k(key)
@@ -48,16 +44,21 @@ begin
         raise exception 'failures has an unknown key: "%"', v_unknown
             using errcode = '22023', hint = 'Its keys are fail_job()''s argument names.';
     end if;
-    select f.n - 1 into v_bad
+    -- not the whole of it: what a handler raised belongs into no log of the server's
+    select format(
+        'failures[%s] has job_id %s and retry_in %s',
+        f.n - 1, coalesce(f.job_id::text, 'null'), coalesce(f.retry_in::text, 'null')
+    )
+    into v_bad
     from rows from (
         json_to_recordset(fail_jobs.failures) as (job_id bigint, retry_in interval)
     ) with ordinality as f(job_id, retry_in, n)
-    where f.job_id is null or f.retry_in < interval '0'
+    where f.job_id is null or not f.retry_in between interval '0' and interval '100 years'
     limit 1;
     if found then
-        raise exception 'failures[%] is %', v_bad, fail_jobs.failures -> v_bad::integer
+        raise exception '%', v_bad
             using errcode = '22023',
-                hint = 'Each needs a job_id, and a retry_in that is not negative, or none.';
+                hint = 'Each needs a job_id, and a retry_in from 0 to 100 years, or none.';
     end if;
 
     -- the fence, and skipping what others have locked: as in complete_jobs()
@@ -166,7 +167,7 @@ worker_id      the holder, as given to get_job()
 job_id         the job
 error_message  why; kept as last_error and in job_errors
 lease          the lease that failed (jobs.lease at the claim); null: whichever the worker holds
-retry_in       delay before the next attempt, not negative; null: the task''s backoff, or
+retry_in       delay before the next attempt, 0 to 100 years; null: the task''s backoff, or
                exp(least(attempts, 10)) seconds plus up to 10 %
 detail         more: a stack trace, say; kept in job_errors
 permanent      true: no further attempt

@@ -81,6 +81,8 @@ set jit = off
 set enable_seqscan = off
 as $$
 #variable_conflict use_column
+declare
+    v_merged jsonb;
 begin
     perform app_jobs.check_not_null(
         'job_id', set_attributes.job_id is null, 'Give the id of the job to change.'
@@ -92,12 +94,16 @@ begin
         raise exception 'attributes is of type %', jsonb_typeof(set_attributes.attributes)
             using errcode = '22023', hint = 'Give a json object: its members are set.';
     end if;
+    select j.attributes || set_attributes.attributes into v_merged
+    from app_jobs.jobs as j where j.id = set_attributes.job_id for update;
+    if not found then
+        return false;
+    end if;
+    perform app_jobs.check_sizes(null, v_merged);
     update app_jobs.jobs as j
-    set
-        attributes = j.attributes || set_attributes.attributes,
-        updated_at = clock_timestamp()
+    set attributes = v_merged, updated_at = clock_timestamp()
     where j.id = set_attributes.job_id;
-    return found;
+    return true;
 end;
 $$;
 
@@ -159,6 +165,7 @@ begin
     perform app_jobs.check_not_null(
         'run_at', set_run_at.run_at is null, 'Give a time, or now() to run it at once.'
     );
+    perform app_jobs.check_time('run_at', set_run_at.run_at);
     select j.* into v_job from app_jobs.jobs as j where j.id = set_run_at.job_id for update;
     if not found or (v_job.locked_by is not null and v_job.lease_expires_at is null) then
         return false;

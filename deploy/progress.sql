@@ -21,14 +21,10 @@ declare
     v_bad bigint;
 begin
     perform app_jobs.check_worker_id(set_progress.worker_id);
-    perform app_jobs.check_not_null(
-        'reports', set_progress.reports is null, 'Give an array of objects.'
+    perform app_jobs.check_objects(
+        'reports', set_progress.reports,
+        'Give an array of objects with the keys job_id, lease, done and note.'
     );
-    if json_typeof(set_progress.reports) <> 'array' then
-        raise exception 'reports is of type %', json_typeof(set_progress.reports)
-            using errcode = '22023',
-                hint = 'Give an array of objects with the keys job_id, lease, done and note.';
-    end if;
     select r.n - 1 into v_bad
     from rows from (
         json_to_recordset(set_progress.reports) as (job_id bigint, lease integer, done real)

@@ -22,7 +22,8 @@ as $$
 #variable_conflict use_column
 declare
     c_age constant interval := interval '1000 years';
-    v_before constant timestamptz := clock_timestamp() - least(prune.older_than, c_age);
+    v_before constant timestamptz := clock_timestamp()
+        - greatest(least(prune.older_than, c_age), interval '0');
     v_tids tid[];
     v_count integer;
 begin

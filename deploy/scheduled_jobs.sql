@@ -79,6 +79,8 @@ begin
     perform app_jobs.check_length('task_identifier', new.task_identifier, 126);
     perform app_jobs.check_length('queue_name', new.queue_name, 200);
     perform app_jobs.check_length('key', new.key, 512);
+    perform app_jobs.check_time('next_run_at', new.next_run_at);
+    perform app_jobs.check_sizes(new.payload, new.attributes);
     if new.max_attempts < 1 then
         raise exception 'max_attempts is %', new.max_attempts
             using errcode = '22023',
@@ -174,7 +176,7 @@ begin
     -- what has the same name as a column is left to the table's trigger
     perform app_jobs.check_job(
         add_scheduled_job.identifier, add_scheduled_job.job_key, add_scheduled_job.queue_name,
-        add_scheduled_job.max_attempts, null
+        add_scheduled_job.max_attempts, null, null
     );
     loop
         if add_scheduled_job.db_id is null then

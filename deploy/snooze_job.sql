@@ -31,11 +31,7 @@ begin
     perform app_jobs.check_not_null(
         'delay', snooze_job.delay is null, 'Give the time to wait, like ''1 minute''.'
     );
-    if snooze_job.delay < interval '0' then
-        raise exception 'delay is %', snooze_job.delay
-            using errcode = '22023',
-                hint = 'Give an interval that is not negative, like ''1 minute''.';
-    end if;
+    perform app_jobs.check_delay('delay', snooze_job.delay);
     select j.ctid into v_tid
     from app_jobs.jobs as j
     where

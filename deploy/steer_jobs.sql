@@ -165,6 +165,7 @@ declare
     v_lines text[];
     v_tasks text[];
 begin
+    perform app_jobs.check_time('run_at', reschedule_jobs.run_at);
     if reschedule_jobs.attempts not between 0 and 1000000 then
         raise exception 'attempts is %', reschedule_jobs.attempts
             using errcode = '22023', hint = 'Give 0 to 1000000 runs, or null for as many as it had.';

@@ -176,13 +176,9 @@ declare
     v_wrong bigint;
 begin
     perform app_jobs.check_worker_id(record_stats.worker_id);
-    perform app_jobs.check_not_null(
-        'stats', record_stats.stats is null, 'Give a json array of objects, one per task.'
+    perform app_jobs.check_objects(
+        'stats', record_stats.stats, 'Give an array of objects, one per task.'
     );
-    if json_typeof(record_stats.stats) <> 'array' then
-        raise exception 'stats is of type %', json_typeof(record_stats.stats)
-            using errcode = '22023', hint = 'Give an array of objects, one per task.';
-    end if;
     select k.key into v_unknown
     from json_array_elements(record_stats.stats) as e(figures)
     cross join json_object_keys(e.figures) as k(key)

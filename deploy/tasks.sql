@@ -22,6 +22,10 @@ begin
     if backoff is null then
         return make_interval(secs => exp(least(attempts, 10)));
     end if;
+    if json_typeof(backoff) <> 'object' then
+        raise exception 'backoff is of type %', json_typeof(backoff)
+            using errcode = '22023', hint = 'Give an object with type, base, cap and jitter.';
+    end if;
     select k.key into v_unknown
     from json_object_keys(backoff) as k(key)
     where k.key not in ('type', 'base', 'cap', 'jitter');
@@ -31,9 +35,12 @@ begin
     elsif v_type not in ('exponential', 'linear', 'constant') then
         raise exception 'backoff has type "%"', v_type
             using errcode = '22023', hint = 'Use exponential, linear or constant.';
-    elsif v_base <= interval '0' or v_cap <= interval '0' then
+    elsif v_base <= interval '0' or v_cap <= interval '0'
+        or greatest(v_base, v_cap) > interval '100 years'
+    then
         raise exception 'backoff has base % and cap %', v_base, v_cap
-            using errcode = '22023', hint = 'Both are positive intervals, like "10 seconds".';
+            using errcode = '22023',
+                hint = 'Both are positive intervals of up to 100 years, like "10 seconds".';
     elsif not v_jitter between 0 and 1 then
         raise exception 'backoff has jitter %', v_jitter
             using errcode = '22023', hint = 'Jitter is a share of the delay, 0 to 1.';
@@ -63,11 +70,16 @@ create table app_jobs.tasks (
     constraint tasks_pkey primary key (task_identifier),
     constraint tasks_task_identifier_length check (char_length(task_identifier) between 1 and 126),
     constraint tasks_max_attempts_positive check (max_attempts >= 1),
-    constraint tasks_retry_after_positive check (retry_after > interval '0'),
-    constraint tasks_timeout_positive check (timeout > interval '0'),
+    constraint tasks_retry_after_in_range check (
+        retry_after > interval '0' and retry_after <= interval '100 years'
+    ),
+    constraint tasks_timeout_in_range check (
+        timeout > interval '0' and timeout <= interval '100 years'
+    ),
     constraint tasks_backoff_valid check (app_jobs.backoff_delay(backoff, 1) > interval '0'),
-    constraint tasks_keep_not_negative check (
-        keep_completed >= interval '0' and keep_failed >= interval '0'
+    constraint tasks_keep_in_range check (
+        keep_completed between interval '0' and interval '100 years'
+        and keep_failed between interval '0' and interval '100 years'
     )
 );
 

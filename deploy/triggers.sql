@@ -5,35 +5,100 @@ begin;
 
 set local lock_timeout = '5s';
 
-create function app_jobs.has_own_cast_to_json(type oid) returns boolean
+create function app_jobs.is_built_in(type oid) returns boolean
 language sql
 stable
 as $$
     with recursive part(type) as (
-        select has_own_cast_to_json.type
-        union
-        select n.type
+        select is_built_in.type
+        union all
+        select case t.typtype when 'd' then t.typbasetype else t.typelem end
         from part as p
         inner join pg_catalog.pg_type as t on t.oid = p.type
-        cross join lateral (
-            select t.typelem as type where t.typelem <> 0
-            union all
-            select t.typbasetype where t.typbasetype <> 0
-            union all
-            select r.rngsubtype from pg_catalog.pg_range as r where t.oid in (r.rngtypid,
-            r.rngmultitypid)
-            union all
-            select a.atttypid
-            from pg_catalog.pg_attribute as a
-            where a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
-        ) as n
+        where
+            p.type >= 16384
+            and (t.typtype = 'd' or t.typsubscript = 'array_subscript_handler'::regproc)
     )
 
-    select exists (
+    -- what initdb has made has a lower number
+    select exists (select from part as p where p.type < 16384)
+$$;
+
+create function app_jobs.json_expression(type oid, value text) returns text
+language plpgsql
+stable
+as $$
+declare
+    v_type pg_catalog.pg_type;
+    v_as_text constant text := format(
+        'case when %1$s is distinct from null then to_json(format(''%%s'', %1$s)) end', value
+    );
+    v_index text;
+begin
+    -- to_json() runs a cast to json that the owner of a type has made, and here it would run with
+    -- our rights. To look for one is not enough: it may be made the next moment, or be newer than
+    -- our snapshot. So only values of built-in types ever get there, with the type asked in the
+    -- same statement; what is made of them is taken apart, and the rest goes through its type's
+    -- output function, which is what format() calls (a cast to text may be theirs, too).
+    if app_jobs.is_built_in(json_expression.type) then
+        return format(
+            'case when pg_typeof(%1$s) = %2$s::regtype then to_json(%1$s) else %3$s end',
+            value, json_expression.type, v_as_text
+        );
+    end if;
+    select t.* into v_type from pg_catalog.pg_type as t where t.oid = json_expression.type;
+    if v_type.typtype = 'c' then
+        return format(
+            'case when %1$s is distinct from null'
+            ' then (select to_json(r) from (select %2$s) as r) end',
+            value, app_jobs.json_columns(v_type.typrelid, format('(%s)', value))
+        );
+    elsif v_type.typsubscript = 'array_subscript_handler'::regproc then
+        -- of its own, since one array may be inside of another
+        v_index := 'i' || length(value);
+        return format(
+            'case when array_ndims(%1$s) > 1 then %2$s when %1$s is distinct from null then'
+            ' to_json(array(select %3$s from generate_subscripts(%1$s, 1) as %4$s)) end',
+            value, v_as_text,
+            app_jobs.json_expression(v_type.typelem, format('(%s)[%s]', value, v_index)), v_index
+        );
+    end if;
+    return v_as_text;
+end;
+$$;
+
+create function app_jobs.json_columns(relation oid, value text) returns text
+language sql
+stable
+as $$
+    select string_agg(
+        format(
+            '%s as %I',
+            app_jobs.json_expression(
+                a.atttypid, format('%s.%I', json_columns.value, a.attname)
+            ),
+            a.attname
+        ),
+        ', ' order by a.attnum
+    )
+    from pg_catalog.pg_attribute as a
+    where a.attrelid = json_columns.relation and a.attnum > 0 and not a.attisdropped
+$$;
+
+create function app_jobs.has_built_in_columns(relation oid) returns boolean
+language sql
+stable
+as $$
+    -- Whoever fires a trigger holds a lock on the table, so its columns stay; but an older snapshot
+    -- may not show them as they are.
+    select current_setting('transaction_isolation') = 'read committed' and not exists (
         select
-        from part as p
-        inner join pg_catalog.pg_cast as c on c.castsource = p.type
-        where c.casttarget in ('json'::regtype, 'jsonb'::regtype) and c.castfunc >= 16384
+        from pg_catalog.pg_attribute as a
+        where
+            a.attrelid = has_built_in_columns.relation
+            and a.attnum > 0
+            and not a.attisdropped
+            and not app_jobs.is_built_in(a.atttypid)
     )
 $$;
 
@@ -44,20 +109,11 @@ as $$
 declare
     v_value json;
 begin
-    -- to_json() would run a cast to json that the owner of a type has made, and here it would run
-    -- with our rights: such a value goes through its type's output function, which is what format()
-    -- calls (a cast to text may be theirs, too). A record's field can only be named in dynamic SQL,
-    -- as a quoted identifier.
-    if app_jobs.has_own_cast_to_json(field_as_json.type) then
-        execute format(
-            'select to_json(format(''%%s'', ($1).%1$I)) where ($1).%1$I is distinct from null',
-            field_as_json.name
-        )
-        into v_value using field_as_json.row_given;
-    else
-        execute format('select to_json(($1).%I)', field_as_json.name)
-        into v_value using field_as_json.row_given;
-    end if;
+    -- a record's field can only be named in dynamic SQL, as a quoted identifier
+    execute 'select ' || app_jobs.json_expression(
+        field_as_json.type, format('($1).%I', field_as_json.name)
+    )
+    into v_value using field_as_json.row_given;
     return v_value;
 end;
 $$;
@@ -67,23 +123,22 @@ language plpgsql
 stable
 as $$
 declare
-    v_object text;
+    v_columns text;
+    v_object json;
 begin
-    if not app_jobs.has_own_cast_to_json(
-        (select c.reltype from pg_catalog.pg_class as c where c.oid = row_as_json.relation)
-    ) then
+    -- as a record it has no cast of its own
+    if app_jobs.has_built_in_columns(row_as_json.relation) then
         return to_json(row_as_json.row_given);
     end if;
-    select string_agg(
-        to_json(a.attname) || ':' || coalesce(
-            app_jobs.field_as_json(row_as_json.row_given, a.atttypid, a.attname)::text, 'null'
-        ),
-        ',' order by a.attnum
-    )
-    into v_object
-    from pg_catalog.pg_attribute as a
-    where a.attrelid = row_as_json.relation and a.attnum > 0 and not a.attisdropped;
-    return ('{' || v_object || '}')::json;
+    v_columns := app_jobs.json_columns(row_as_json.relation, '($1)');
+    if v_columns is null then
+        raise exception 'table % has no columns in the snapshot of this transaction',
+            row_as_json.relation::regclass
+            using errcode = 'JQ002', hint = 'It is newer: begin another transaction.';
+    end if;
+    execute format('select to_json(r) from (select %s) as r', v_columns)
+    into v_object using row_as_json.row_given;
+    return v_object;
 end;
 $$;
 
@@ -277,6 +332,7 @@ set jit = off
 as $$
 declare
     v_arguments constant text[] := coalesce(tg_argv[:], '{}');
+    v_rows constant text := case tg_op when 'DELETE' then 'old_rows' else 'new_rows' end;
     v_column text;
     v_payloads json[];
     v_tenants uuid[];
@@ -284,28 +340,33 @@ begin
     perform app_jobs.check_trigger(
         tg_relid, tg_name, v_arguments, tg_level, 'STATEMENT', 2, 2, '(''tenant'', ''task'')'
     );
+    -- Without a transition table the name would mean a temporary table, or a view of the caller's,
+    -- whose functions would run with our rights. An older snapshot may not show the trigger as it
+    -- is, so such a relation is refused in any case.
+    perform from pg_catalog.pg_trigger as t
+    where
+        t.tgrelid = tg_relid
+        and t.tgname = tg_name
+        and v_rows = case tg_op when 'DELETE' then t.tgoldtable else t.tgnewtable end;
+    if not found then
+        raise exception 'trigger "%" on table % has no transition table "%"',
+            tg_name, tg_relid::regclass, v_rows
+            using errcode = '22023', hint = format(
+                'Create it again, referencing %s table as %s.', left(v_rows, 3), v_rows
+            );
+    elsif to_regclass('pg_temp.' || v_rows) is not null then
+        raise exception 'trigger "%" on table %: there is a temporary relation "%"',
+            tg_name, tg_relid::regclass, v_rows
+            using errcode = '22023', hint = 'Give the temporary table or view another name.';
+    end if;
     v_column := app_jobs.tenant_column(tg_relid, tg_name, v_arguments[1]);
-    -- asked once per statement, not once per row
-    if app_jobs.has_own_cast_to_json(
-        (select c.reltype from pg_catalog.pg_class as c where c.oid = tg_relid)
-    ) then
-        -- as in field_as_json(); columns can only be listed in dynamic SQL, as quoted identifiers
-        execute (
-            select format(
-                'select array(select to_json(r) from (select %s from %s) as r)',
-                string_agg(format(
-                    case when app_jobs.has_own_cast_to_json(a.atttypid)
-                        then 'case when %1$I is distinct from null'
-                            ' then format(''%%s'', %1$I) end as %1$I'
-                        else '%1$I'
-                    end,
-                    a.attname
-                ), ', ' order by a.attnum),
-                case tg_op when 'DELETE' then 'old_rows' else 'new_rows' end
-            )
-            from pg_catalog.pg_attribute as a
-            where a.attrelid = tg_relid and a.attnum > 0 and not a.attisdropped
-        ) into v_payloads;
+    if not app_jobs.has_built_in_columns(tg_relid) then
+        -- columns can only be listed in dynamic SQL, as quoted identifiers
+        execute format(
+            'select array(select to_json(r) from (select %s from %I as r) as r)',
+            app_jobs.json_columns(tg_relid, 'r'), v_rows
+        )
+        into v_payloads;
     elsif tg_op = 'DELETE' then
         v_payloads := array(select to_json(r) from old_rows as r);
     else
@@ -329,7 +390,10 @@ begin
 end;
 $$;
 
-revoke all on function app_jobs.has_own_cast_to_json(oid) from public;
+revoke all on function app_jobs.is_built_in(oid) from public;
+revoke all on function app_jobs.json_expression(oid, text) from public;
+revoke all on function app_jobs.json_columns(oid, text) from public;
+revoke all on function app_jobs.has_built_in_columns(oid) from public;
 revoke all on function app_jobs.field_as_json(record, oid, text) from public;
 revoke all on function app_jobs.row_as_json(record, oid) from public;
 revoke all on function app_jobs.column_type(oid, text, text, text) from public;
@@ -347,11 +411,32 @@ grant execute on function app_jobs.tg_add_job_with_row() to app_jobs_producer;
 grant execute on function app_jobs.tg_add_job_with_fields() to app_jobs_producer;
 grant execute on function app_jobs.tg_add_jobs_with_rows() to app_jobs_producer;
 
-comment on function app_jobs.has_own_cast_to_json(oid) is
-'Tell whether somebody has made a cast from this type, or from a part of it, to json: to_json()
-would run it.
+comment on function app_jobs.is_built_in(oid) is
+'Tell whether a type is PostgreSQL''s own, or an array or a domain of such a type: to_json() then
+runs nobody''s code.
 
-type  the type; elements, attributes and base types are looked at, too
+type  the type
+
+Roles: internal.';
+comment on function app_jobs.json_expression(oid, text) is
+'Write an expression that turns a value into json without running anybody''s code.
+
+type   the value''s type
+value  an expression for it
+
+Returns: SQL. Roles: internal.';
+comment on function app_jobs.json_columns(oid, text) is
+'Write the select list that turns each column of a row into json without running anybody''s code.
+
+relation  the table, or that of a composite type
+value     an expression for the row
+
+Returns: SQL. Roles: internal.';
+comment on function app_jobs.has_built_in_columns(oid) is
+'Tell whether to_json() may be given a whole row of a table: all of its columns are of built-in
+types, and the snapshot is sure to show them.
+
+relation  the table
 
 Roles: internal.';
 comment on function app_jobs.field_as_json(record, oid, text) is
@@ -361,14 +446,14 @@ row_given  the row
 type       the field''s type
 name       the field
 
-Returns: json of its own type; as text if its type has a cast to json of its own. Roles: internal.';
+Returns: json; what is neither of a built-in type nor made of such goes as text. Roles: internal.';
 comment on function app_jobs.row_as_json(record, oid) is
 'Turn a row into json without running anybody''s code.
 
 row_given  the row
 relation   its table
 
-Returns: an object. Roles: internal.';
+Returns: an object. Errors: JQ002. Roles: internal.';
 comment on function app_jobs.column_type(oid, text, text, text) is
 'Find the type of the column that a trigger''s argument names.
 
@@ -425,7 +510,8 @@ FOR EACH ROW.
 tenant  a uuid, the name of a column of type uuid, or '''' for none
 task    task to run, 1 to 126 characters
 
-Errors: 22023, naming table, trigger and argument. Roles: as tg_add_job_with_row_id().';
+Errors: 22023, naming table, trigger and argument; JQ002 if the table is newer than the snapshot.
+Roles: as tg_add_job_with_row_id().';
 comment on function app_jobs.tg_add_job_with_fields() is
 'Add a job with some fields, JSON types kept, for each row: AFTER or BEFORE INSERT, UPDATE or DELETE
 (the old row), FOR EACH ROW.

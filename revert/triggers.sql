@@ -14,6 +14,9 @@ drop function app_jobs.tenant_column(oid, text, text);
 drop function app_jobs.column_type(oid, text, text, text);
 drop function app_jobs.row_as_json(record, oid);
 drop function app_jobs.field_as_json(record, oid, text);
-drop function app_jobs.has_own_cast_to_json(oid);
+drop function app_jobs.has_built_in_columns(oid);
+drop function app_jobs.json_columns(oid, text);
+drop function app_jobs.json_expression(oid, text);
+drop function app_jobs.is_built_in(oid);
 
 commit;

@@ -200,15 +200,89 @@ language plpgsql
 immutable
 as $$
 begin
-    if check_positive.value <= interval '0' then
+    -- the upper bound: a sum with any time of check_time() is a time
+    if check_positive.value <= interval '0' or check_positive.value > interval '100 years' then
         raise exception '% is %', check_positive.argument, check_positive.value
-            using errcode = '22023', hint = 'Give a positive interval, like ''1 minute''.';
+            using errcode = '22023',
+                hint = 'Give a positive interval of up to 100 years, like ''1 minute''.';
     end if;
 end;
 $$;
 
+create function app_jobs.check_delay(argument text, value interval) returns void
+language plpgsql
+immutable
+as $$
+begin
+    if check_delay.value < interval '0' or check_delay.value > interval '100 years' then
+        raise exception '% is %', check_delay.argument, check_delay.value
+            using errcode = '22023',
+                hint = 'Give an interval from 0 to 100 years, like ''1 minute''.';
+    end if;
+end;
+$$;
+
+create function app_jobs.check_time(argument text, value timestamptz) returns void
+language plpgsql
+immutable
+as $$
+begin
+    -- what is beyond cannot be subtracted from now, or cannot be read by clients
+    if check_time.value < '1900-01-01 00:00+00' or check_time.value >= '9999-01-01 00:00+00' then
+        raise exception '% is %', check_time.argument, check_time.value
+            using errcode = '22023', hint = 'Give a time in the years 1900 to 9998.';
+    end if;
+end;
+$$;
+
+create function app_jobs.check_sizes(payload json, attributes jsonb) returns void
+language plpgsql
+immutable
+as $$
+begin
+    -- Neither is read for this. A row of a gigabyte could be stored, but never sent to a worker, and
+    -- would stand in front of all others.
+    if octet_length(check_sizes.payload::text) > 67108864 then
+        raise exception 'payload has % bytes', octet_length(check_sizes.payload::text)
+            using errcode = '22023',
+                hint = 'It takes 64 MB: keep large things elsewhere, and send where they are.';
+    elsif pg_column_size(check_sizes.attributes) > 1048576 then
+        raise exception 'attributes has % bytes', pg_column_size(check_sizes.attributes)
+            using errcode = '22023',
+                hint = 'It takes 1 MB: keep large things elsewhere, and note where they are.';
+    end if;
+end;
+$$;
+
+create function app_jobs.check_objects(argument text, value json, hint text) returns void
+language plpgsql
+immutable
+as $$
+declare
+    v_type text := json_typeof(check_objects.value);
+    v_index bigint;
+begin
+    perform app_jobs.check_not_null(
+        check_objects.argument, check_objects.value is null, check_objects.hint
+    );
+    if v_type = 'array' then
+        select json_typeof(e.item), e.n - 1 into v_type, v_index
+        from json_array_elements(check_objects.value) with ordinality as e(item, n)
+        where json_typeof(e.item) <> 'object'
+        limit 1;
+        if not found then
+            return;
+        end if;
+    end if;
+    raise exception '% is of type %', check_objects.argument || coalesce('[' || v_index || ']', ''),
+        v_type
+        using errcode = '22023', hint = check_objects.hint;
+end;
+$$;
+
 create function app_jobs.check_job(
-    identifier text, job_key text, queue_name text, max_attempts integer, retry_after interval
+    identifier text, job_key text, queue_name text, max_attempts integer, retry_after interval,
+    run_at timestamptz
 ) returns void
 language plpgsql
 immutable
@@ -221,6 +295,7 @@ begin
     perform app_jobs.check_length('job_key', check_job.job_key, 512);
     perform app_jobs.check_length('queue_name', check_job.queue_name, 200);
     perform app_jobs.check_positive('retry_after', check_job.retry_after);
+    perform app_jobs.check_time('run_at', check_job.run_at);
     if check_job.max_attempts < 1 then
         raise exception 'max_attempts is %', check_job.max_attempts
             using errcode = '22023',
@@ -233,7 +308,13 @@ revoke all on function app_jobs.check_worker_id(text) from public;
 revoke all on function app_jobs.check_not_null(text, boolean, text) from public;
 revoke all on function app_jobs.check_length(text, text, integer) from public;
 revoke all on function app_jobs.check_positive(text, interval) from public;
-revoke all on function app_jobs.check_job(text, text, text, integer, interval) from public;
+revoke all on function app_jobs.check_delay(text, interval) from public;
+revoke all on function app_jobs.check_time(text, timestamptz) from public;
+revoke all on function app_jobs.check_objects(text, json, text) from public;
+revoke all on function app_jobs.check_sizes(json, jsonb) from public;
+revoke all on function app_jobs.check_job(
+    text, text, text, integer, interval, timestamptz
+) from public;
 
 comment on function app_jobs.check_worker_id(text) is
 'Refuse a worker id that is null or not 1 to 200 characters long.
@@ -258,20 +339,50 @@ most      characters allowed
 
 Errors: 22023. Roles: internal.';
 comment on function app_jobs.check_positive(text, interval) is
-'Refuse an interval that is not positive; null passes.
+'Refuse an interval that is not positive, or longer than 100 years; null passes.
 
 argument  its name, for the message
 value     the interval
 
 Errors: 22023. Roles: internal.';
-comment on function app_jobs.check_job(text, text, text, integer, interval) is
+comment on function app_jobs.check_delay(text, interval) is
+'Refuse an interval that is negative, or longer than 100 years; null passes.
+
+argument  its name, for the message
+value     the interval
+
+Errors: 22023. Roles: internal.';
+comment on function app_jobs.check_time(text, timestamptz) is
+'Refuse a time outside of the years 1900 to 9998; null passes.
+
+argument  its name, for the message
+value     the time
+
+Errors: 22023. Roles: internal.';
+comment on function app_jobs.check_sizes(json, jsonb) is
+'Refuse a payload of more than 64 MB, or attributes of more than 1 MB; null passes.
+
+payload     a job''s
+attributes  a job''s
+
+Errors: 22023. Roles: internal.';
+comment on function app_jobs.check_objects(text, json, text) is
+'Refuse what is no array of objects.
+
+argument  its name, for the message
+value     the array
+hint      what to give instead
+
+Errors: 22004, 22023. Roles: internal.';
+comment on function app_jobs.check_job(text, text, text, integer, interval, timestamptz) is
 'Refuse what cannot stand in a job: the checks that add_job() and add_jobs() share.
 
 identifier    1 to 126 characters, not null
 job_key       up to 512 characters, or null
 queue_name    up to 200 characters, or null
 max_attempts  1 or more, or null
-retry_after   positive, or null
+retry_after   positive, up to 100 years, or null
+run_at        in the years 1900 to 9998, or null
 
 Errors: 22004, 22023. Roles: internal.';
 $script$, 'app_jobs', case '@extschema@' when 'public' then 'app_jobs' else '@extschema@' end);
@@ -303,6 +414,10 @@ begin
     if backoff is null then
         return make_interval(secs => exp(least(attempts, 10)));
     end if;
+    if json_typeof(backoff) <> 'object' then
+        raise exception 'backoff is of type %', json_typeof(backoff)
+            using errcode = '22023', hint = 'Give an object with type, base, cap and jitter.';
+    end if;
     select k.key into v_unknown
     from json_object_keys(backoff) as k(key)
     where k.key not in ('type', 'base', 'cap', 'jitter');
@@ -312,9 +427,12 @@ begin
     elsif v_type not in ('exponential', 'linear', 'constant') then
         raise exception 'backoff has type "%"', v_type
             using errcode = '22023', hint = 'Use exponential, linear or constant.';
-    elsif v_base <= interval '0' or v_cap <= interval '0' then
+    elsif v_base <= interval '0' or v_cap <= interval '0'
+        or greatest(v_base, v_cap) > interval '100 years'
+    then
         raise exception 'backoff has base % and cap %', v_base, v_cap
-            using errcode = '22023', hint = 'Both are positive intervals, like "10 seconds".';
+            using errcode = '22023',
+                hint = 'Both are positive intervals of up to 100 years, like "10 seconds".';
     elsif not v_jitter between 0 and 1 then
         raise exception 'backoff has jitter %', v_jitter
             using errcode = '22023', hint = 'Jitter is a share of the delay, 0 to 1.';
@@ -344,11 +462,16 @@ create table app_jobs.tasks (
     constraint tasks_pkey primary key (task_identifier),
     constraint tasks_task_identifier_length check (char_length(task_identifier) between 1 and 126),
     constraint tasks_max_attempts_positive check (max_attempts >= 1),
-    constraint tasks_retry_after_positive check (retry_after > interval '0'),
-    constraint tasks_timeout_positive check (timeout > interval '0'),
+    constraint tasks_retry_after_in_range check (
+        retry_after > interval '0' and retry_after <= interval '100 years'
+    ),
+    constraint tasks_timeout_in_range check (
+        timeout > interval '0' and timeout <= interval '100 years'
+    ),
     constraint tasks_backoff_valid check (app_jobs.backoff_delay(backoff, 1) > interval '0'),
-    constraint tasks_keep_not_negative check (
-        keep_completed >= interval '0' and keep_failed >= interval '0'
+    constraint tasks_keep_in_range check (
+        keep_completed between interval '0' and interval '100 years'
+        and keep_failed between interval '0' and interval '100 years'
     )
 );
 
@@ -455,7 +578,15 @@ create table app_jobs.jobs (
     constraint jobs_key_length check (char_length(key) between 1 and 512),
     constraint jobs_max_attempts_positive check (max_attempts >= 1),
     constraint jobs_counts_not_negative check (attempts >= 0 and lease >= 0),
-    constraint jobs_retry_after_positive check (retry_after > interval '0'),
+    constraint jobs_retry_after_in_range check (
+        retry_after > interval '0' and retry_after <= interval '100 years'
+    ),
+    constraint jobs_size_in_range check (
+        octet_length(payload::text) <= 67108864 and pg_column_size(attributes) <= 1048576
+    ),
+    constraint jobs_run_at_in_range check (
+        run_at >= '1900-01-01 00:00+00' and run_at < '9999-01-01 00:00+00'
+    ),
     constraint jobs_held_since check ((locked_by is null) = (locked_at is null)),
     constraint jobs_lease_is_held check (lease_expires_at is null or locked_by is not null),
     constraint jobs_held_out_of_line check (line is null or locked_by is null),
@@ -2776,8 +2907,9 @@ declare
 begin
     perform app_jobs.check_job(
         add_job.identifier, add_job.job_key, add_job.queue_name, add_job.max_attempts,
-        add_job.retry_after
+        add_job.retry_after, add_job.run_at
     );
+    perform app_jobs.check_sizes(add_job.payload, add_job.attributes);
     if v_mode not in ('replace', 'preserve_run_at', 'keep', 'once') then
         raise exception 'job_key_mode is "%"', v_mode
             using errcode = '22023', hint = 'Use replace, preserve_run_at, keep or once.';
@@ -2927,11 +3059,11 @@ comment on function app_jobs.add_job(
 
 db_id         tenant; null: none
 identifier    task to run, 1 to 126 characters; required
-payload       what to run it with
+payload       what to run it with, up to 64 MB
 job_key       unique among live jobs of the tenant, up to 512 characters; null: none
 queue_name    jobs of a queue run one after the other, or max_running at a time; null: in parallel
               with everything
-run_at        not before this time
+run_at        not before this time, in the years 1900 to 9998
 max_attempts  1 or more; null: the task''s, or 25
 priority      lower runs first
 job_key_mode  what to do with the live job under job_key. replace: give it the new task, payload,
@@ -2939,9 +3071,9 @@ job_key_mode  what to do with the live job under job_key. replace: give it the n
               run_at; keep: leave it and return it; once: the same, and a finished job that is still
               kept counts. If it is running, replace gives the key to a new job, and the running one
               is not retried
-attributes    metadata that may change while the job lives; the setting app_jobs.traceparent adds
+attributes    metadata that may change while the job lives, up to 1 MB; the setting app_jobs.traceparent adds
               traceparent
-retry_after   length of its leases; null: the task''s, or else the worker''s
+retry_after   length of its leases, up to 100 years; null: the task''s, or else the worker''s
 
 A null argument means its default.
 
@@ -2985,12 +3117,14 @@ begin
     end if;
     select s.* into v_job
     from json_to_record(spec) as s(
-        db_id uuid, identifier text, job_key text, queue_name text, run_at timestamptz,
-        max_attempts integer,
-        priority integer, job_key_mode text, attributes jsonb, retry_after interval
+        db_id uuid, identifier text, payload json, job_key text, queue_name text,
+        run_at timestamptz, max_attempts integer, priority integer, job_key_mode text,
+        attributes jsonb, retry_after interval
     );
+    perform app_jobs.check_sizes(v_job.payload, v_job.attributes);
     perform app_jobs.check_job(
-        v_job.identifier, v_job.job_key, v_job.queue_name, v_job.max_attempts, v_job.retry_after
+        v_job.identifier, v_job.job_key, v_job.queue_name, v_job.max_attempts, v_job.retry_after,
+        v_job.run_at
     );
     if v_job.job_key_mode not in ('replace', 'preserve_run_at', 'keep', 'once') then
         raise exception 'job_key_mode is "%"', v_job.job_key_mode
@@ -3055,6 +3189,15 @@ declare
     v_ids bigint[];
     v_counts app_jobs.slot_counts[];
 begin
+    -- what is in specs is left to the table's check
+    perform app_jobs.check_sizes(
+        (
+            select p.payload from unnest(insert_jobs.payloads) as p(payload)
+            order by octet_length(p.payload::text) desc nulls last
+            limit 1
+        ),
+        insert_jobs.attributes
+    );
     -- A large addition brings slots of its own: closed from the first, they appear with its commit
     -- and need no lock.
     if v_large then
@@ -3259,7 +3402,8 @@ as $$
 #variable_conflict use_column
 begin
     perform app_jobs.check_job(
-        add_jobs.identifier, null, add_jobs.queue_name, add_jobs.max_attempts, add_jobs.retry_after
+        add_jobs.identifier, null, add_jobs.queue_name, add_jobs.max_attempts, add_jobs.retry_after,
+        add_jobs.run_at
     );
     perform app_jobs.check_not_null(
         'payloads', add_jobs.payloads is null, 'Give an array with a payload for each job.'
@@ -3349,35 +3493,100 @@ begin
 
 set local lock_timeout = '5s';
 
-create function app_jobs.has_own_cast_to_json(type oid) returns boolean
+create function app_jobs.is_built_in(type oid) returns boolean
 language sql
 stable
 as $$
     with recursive part(type) as (
-        select has_own_cast_to_json.type
-        union
-        select n.type
+        select is_built_in.type
+        union all
+        select case t.typtype when 'd' then t.typbasetype else t.typelem end
         from part as p
         inner join pg_catalog.pg_type as t on t.oid = p.type
-        cross join lateral (
-            select t.typelem as type where t.typelem <> 0
-            union all
-            select t.typbasetype where t.typbasetype <> 0
-            union all
-            select r.rngsubtype from pg_catalog.pg_range as r where t.oid in (r.rngtypid,
-            r.rngmultitypid)
-            union all
-            select a.atttypid
-            from pg_catalog.pg_attribute as a
-            where a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
-        ) as n
+        where
+            p.type >= 16384
+            and (t.typtype = 'd' or t.typsubscript = 'array_subscript_handler'::regproc)
     )
 
-    select exists (
+    -- what initdb has made has a lower number
+    select exists (select from part as p where p.type < 16384)
+$$;
+
+create function app_jobs.json_expression(type oid, value text) returns text
+language plpgsql
+stable
+as $$
+declare
+    v_type pg_catalog.pg_type;
+    v_as_text constant text := format(
+        'case when %1$s is distinct from null then to_json(format(''%%s'', %1$s)) end', value
+    );
+    v_index text;
+begin
+    -- to_json() runs a cast to json that the owner of a type has made, and here it would run with
+    -- our rights. To look for one is not enough: it may be made the next moment, or be newer than
+    -- our snapshot. So only values of built-in types ever get there, with the type asked in the
+    -- same statement; what is made of them is taken apart, and the rest goes through its type's
+    -- output function, which is what format() calls (a cast to text may be theirs, too).
+    if app_jobs.is_built_in(json_expression.type) then
+        return format(
+            'case when pg_typeof(%1$s) = %2$s::regtype then to_json(%1$s) else %3$s end',
+            value, json_expression.type, v_as_text
+        );
+    end if;
+    select t.* into v_type from pg_catalog.pg_type as t where t.oid = json_expression.type;
+    if v_type.typtype = 'c' then
+        return format(
+            'case when %1$s is distinct from null'
+            ' then (select to_json(r) from (select %2$s) as r) end',
+            value, app_jobs.json_columns(v_type.typrelid, format('(%s)', value))
+        );
+    elsif v_type.typsubscript = 'array_subscript_handler'::regproc then
+        -- of its own, since one array may be inside of another
+        v_index := 'i' || length(value);
+        return format(
+            'case when array_ndims(%1$s) > 1 then %2$s when %1$s is distinct from null then'
+            ' to_json(array(select %3$s from generate_subscripts(%1$s, 1) as %4$s)) end',
+            value, v_as_text,
+            app_jobs.json_expression(v_type.typelem, format('(%s)[%s]', value, v_index)), v_index
+        );
+    end if;
+    return v_as_text;
+end;
+$$;
+
+create function app_jobs.json_columns(relation oid, value text) returns text
+language sql
+stable
+as $$
+    select string_agg(
+        format(
+            '%s as %I',
+            app_jobs.json_expression(
+                a.atttypid, format('%s.%I', json_columns.value, a.attname)
+            ),
+            a.attname
+        ),
+        ', ' order by a.attnum
+    )
+    from pg_catalog.pg_attribute as a
+    where a.attrelid = json_columns.relation and a.attnum > 0 and not a.attisdropped
+$$;
+
+create function app_jobs.has_built_in_columns(relation oid) returns boolean
+language sql
+stable
+as $$
+    -- Whoever fires a trigger holds a lock on the table, so its columns stay; but an older snapshot
+    -- may not show them as they are.
+    select current_setting('transaction_isolation') = 'read committed' and not exists (
         select
-        from part as p
-        inner join pg_catalog.pg_cast as c on c.castsource = p.type
-        where c.casttarget in ('json'::regtype, 'jsonb'::regtype) and c.castfunc >= 16384
+        from pg_catalog.pg_attribute as a
+        where
+            a.attrelid = has_built_in_columns.relation
+            and a.attnum > 0
+            and not a.attisdropped
+            and not app_jobs.is_built_in(a.atttypid)
     )
 $$;
 
@@ -3388,20 +3597,11 @@ as $$
 declare
     v_value json;
 begin
-    -- to_json() would run a cast to json that the owner of a type has made, and here it would run
-    -- with our rights: such a value goes through its type's output function, which is what format()
-    -- calls (a cast to text may be theirs, too). A record's field can only be named in dynamic SQL,
-    -- as a quoted identifier.
-    if app_jobs.has_own_cast_to_json(field_as_json.type) then
-        execute format(
-            'select to_json(format(''%%s'', ($1).%1$I)) where ($1).%1$I is distinct from null',
-            field_as_json.name
-        )
-        into v_value using field_as_json.row_given;
-    else
-        execute format('select to_json(($1).%I)', field_as_json.name)
-        into v_value using field_as_json.row_given;
-    end if;
+    -- a record's field can only be named in dynamic SQL, as a quoted identifier
+    execute 'select ' || app_jobs.json_expression(
+        field_as_json.type, format('($1).%I', field_as_json.name)
+    )
+    into v_value using field_as_json.row_given;
     return v_value;
 end;
 $$;
@@ -3411,23 +3611,22 @@ language plpgsql
 stable
 as $$
 declare
-    v_object text;
+    v_columns text;
+    v_object json;
 begin
-    if not app_jobs.has_own_cast_to_json(
-        (select c.reltype from pg_catalog.pg_class as c where c.oid = row_as_json.relation)
-    ) then
+    -- as a record it has no cast of its own
+    if app_jobs.has_built_in_columns(row_as_json.relation) then
         return to_json(row_as_json.row_given);
     end if;
-    select string_agg(
-        to_json(a.attname) || ':' || coalesce(
-            app_jobs.field_as_json(row_as_json.row_given, a.atttypid, a.attname)::text, 'null'
-        ),
-        ',' order by a.attnum
-    )
-    into v_object
-    from pg_catalog.pg_attribute as a
-    where a.attrelid = row_as_json.relation and a.attnum > 0 and not a.attisdropped;
-    return ('{' || v_object || '}')::json;
+    v_columns := app_jobs.json_columns(row_as_json.relation, '($1)');
+    if v_columns is null then
+        raise exception 'table % has no columns in the snapshot of this transaction',
+            row_as_json.relation::regclass
+            using errcode = 'JQ002', hint = 'It is newer: begin another transaction.';
+    end if;
+    execute format('select to_json(r) from (select %s) as r', v_columns)
+    into v_object using row_as_json.row_given;
+    return v_object;
 end;
 $$;
 
@@ -3621,6 +3820,7 @@ set jit = off
 as $$
 declare
     v_arguments constant text[] := coalesce(tg_argv[:], '{}');
+    v_rows constant text := case tg_op when 'DELETE' then 'old_rows' else 'new_rows' end;
     v_column text;
     v_payloads json[];
     v_tenants uuid[];
@@ -3628,28 +3828,33 @@ begin
     perform app_jobs.check_trigger(
         tg_relid, tg_name, v_arguments, tg_level, 'STATEMENT', 2, 2, '(''tenant'', ''task'')'
     );
+    -- Without a transition table the name would mean a temporary table, or a view of the caller's,
+    -- whose functions would run with our rights. An older snapshot may not show the trigger as it
+    -- is, so such a relation is refused in any case.
+    perform from pg_catalog.pg_trigger as t
+    where
+        t.tgrelid = tg_relid
+        and t.tgname = tg_name
+        and v_rows = case tg_op when 'DELETE' then t.tgoldtable else t.tgnewtable end;
+    if not found then
+        raise exception 'trigger "%" on table % has no transition table "%"',
+            tg_name, tg_relid::regclass, v_rows
+            using errcode = '22023', hint = format(
+                'Create it again, referencing %s table as %s.', left(v_rows, 3), v_rows
+            );
+    elsif to_regclass('pg_temp.' || v_rows) is not null then
+        raise exception 'trigger "%" on table %: there is a temporary relation "%"',
+            tg_name, tg_relid::regclass, v_rows
+            using errcode = '22023', hint = 'Give the temporary table or view another name.';
+    end if;
     v_column := app_jobs.tenant_column(tg_relid, tg_name, v_arguments[1]);
-    -- asked once per statement, not once per row
-    if app_jobs.has_own_cast_to_json(
-        (select c.reltype from pg_catalog.pg_class as c where c.oid = tg_relid)
-    ) then
-        -- as in field_as_json(); columns can only be listed in dynamic SQL, as quoted identifiers
-        execute (
-            select format(
-                'select array(select to_json(r) from (select %s from %s) as r)',
-                string_agg(format(
-                    case when app_jobs.has_own_cast_to_json(a.atttypid)
-                        then 'case when %1$I is distinct from null'
-                            ' then format(''%%s'', %1$I) end as %1$I'
-                        else '%1$I'
-                    end,
-                    a.attname
-                ), ', ' order by a.attnum),
-                case tg_op when 'DELETE' then 'old_rows' else 'new_rows' end
-            )
-            from pg_catalog.pg_attribute as a
-            where a.attrelid = tg_relid and a.attnum > 0 and not a.attisdropped
-        ) into v_payloads;
+    if not app_jobs.has_built_in_columns(tg_relid) then
+        -- columns can only be listed in dynamic SQL, as quoted identifiers
+        execute format(
+            'select array(select to_json(r) from (select %s from %I as r) as r)',
+            app_jobs.json_columns(tg_relid, 'r'), v_rows
+        )
+        into v_payloads;
     elsif tg_op = 'DELETE' then
         v_payloads := array(select to_json(r) from old_rows as r);
     else
@@ -3673,7 +3878,10 @@ begin
 end;
 $$;
 
-revoke all on function app_jobs.has_own_cast_to_json(oid) from public;
+revoke all on function app_jobs.is_built_in(oid) from public;
+revoke all on function app_jobs.json_expression(oid, text) from public;
+revoke all on function app_jobs.json_columns(oid, text) from public;
+revoke all on function app_jobs.has_built_in_columns(oid) from public;
 revoke all on function app_jobs.field_as_json(record, oid, text) from public;
 revoke all on function app_jobs.row_as_json(record, oid) from public;
 revoke all on function app_jobs.column_type(oid, text, text, text) from public;
@@ -3691,11 +3899,32 @@ grant execute on function app_jobs.tg_add_job_with_row() to app_jobs_producer;
 grant execute on function app_jobs.tg_add_job_with_fields() to app_jobs_producer;
 grant execute on function app_jobs.tg_add_jobs_with_rows() to app_jobs_producer;
 
-comment on function app_jobs.has_own_cast_to_json(oid) is
-'Tell whether somebody has made a cast from this type, or from a part of it, to json: to_json()
-would run it.
+comment on function app_jobs.is_built_in(oid) is
+'Tell whether a type is PostgreSQL''s own, or an array or a domain of such a type: to_json() then
+runs nobody''s code.
 
-type  the type; elements, attributes and base types are looked at, too
+type  the type
+
+Roles: internal.';
+comment on function app_jobs.json_expression(oid, text) is
+'Write an expression that turns a value into json without running anybody''s code.
+
+type   the value''s type
+value  an expression for it
+
+Returns: SQL. Roles: internal.';
+comment on function app_jobs.json_columns(oid, text) is
+'Write the select list that turns each column of a row into json without running anybody''s code.
+
+relation  the table, or that of a composite type
+value     an expression for the row
+
+Returns: SQL. Roles: internal.';
+comment on function app_jobs.has_built_in_columns(oid) is
+'Tell whether to_json() may be given a whole row of a table: all of its columns are of built-in
+types, and the snapshot is sure to show them.
+
+relation  the table
 
 Roles: internal.';
 comment on function app_jobs.field_as_json(record, oid, text) is
@@ -3705,14 +3934,14 @@ row_given  the row
 type       the field''s type
 name       the field
 
-Returns: json of its own type; as text if its type has a cast to json of its own. Roles: internal.';
+Returns: json; what is neither of a built-in type nor made of such goes as text. Roles: internal.';
 comment on function app_jobs.row_as_json(record, oid) is
 'Turn a row into json without running anybody''s code.
 
 row_given  the row
 relation   its table
 
-Returns: an object. Roles: internal.';
+Returns: an object. Errors: JQ002. Roles: internal.';
 comment on function app_jobs.column_type(oid, text, text, text) is
 'Find the type of the column that a trigger''s argument names.
 
@@ -3769,7 +3998,8 @@ FOR EACH ROW.
 tenant  a uuid, the name of a column of type uuid, or '''' for none
 task    task to run, 1 to 126 characters
 
-Errors: 22023, naming table, trigger and argument. Roles: as tg_add_job_with_row_id().';
+Errors: 22023, naming table, trigger and argument; JQ002 if the table is newer than the snapshot.
+Roles: as tg_add_job_with_row_id().';
 comment on function app_jobs.tg_add_job_with_fields() is
 'Add a job with some fields, JSON types kept, for each row: AFTER or BEFORE INSERT, UPDATE or DELETE
 (the old row), FOR EACH ROW.
@@ -4859,6 +5089,8 @@ begin
     perform app_jobs.check_length('task_identifier', new.task_identifier, 126);
     perform app_jobs.check_length('queue_name', new.queue_name, 200);
     perform app_jobs.check_length('key', new.key, 512);
+    perform app_jobs.check_time('next_run_at', new.next_run_at);
+    perform app_jobs.check_sizes(new.payload, new.attributes);
     if new.max_attempts < 1 then
         raise exception 'max_attempts is %', new.max_attempts
             using errcode = '22023',
@@ -4954,7 +5186,7 @@ begin
     -- what has the same name as a column is left to the table's trigger
     perform app_jobs.check_job(
         add_scheduled_job.identifier, add_scheduled_job.job_key, add_scheduled_job.queue_name,
-        add_scheduled_job.max_attempts, null
+        add_scheduled_job.max_attempts, null, null
     );
     loop
         if add_scheduled_job.db_id is null then
@@ -6021,13 +6253,9 @@ declare
     v_wrong bigint;
 begin
     perform app_jobs.check_worker_id(record_stats.worker_id);
-    perform app_jobs.check_not_null(
-        'stats', record_stats.stats is null, 'Give a json array of objects, one per task.'
+    perform app_jobs.check_objects(
+        'stats', record_stats.stats, 'Give an array of objects, one per task.'
     );
-    if json_typeof(record_stats.stats) <> 'array' then
-        raise exception 'stats is of type %', json_typeof(record_stats.stats)
-            using errcode = '22023', hint = 'Give an array of objects, one per task.';
-    end if;
     select k.key into v_unknown
     from json_array_elements(record_stats.stats) as e(figures)
     cross join json_object_keys(e.figures) as k(key)
@@ -7713,7 +7941,7 @@ as $$
 declare
     v_now constant timestamptz := clock_timestamp();
     v_unknown text;
-    v_bad bigint;
+    v_bad text;
     v_tids tid[];
     v_ids bigint[];
     v_leases integer[];
@@ -7724,14 +7952,10 @@ declare
     v_permanent boolean[];
 begin
     perform app_jobs.check_worker_id(fail_jobs.worker_id);
-    perform app_jobs.check_not_null(
-        'failures', fail_jobs.failures is null, 'Give an array of objects.'
+    perform app_jobs.check_objects(
+        'failures', fail_jobs.failures,
+        'Give an array of objects whose keys are fail_job()''s argument names.'
     );
-    if json_typeof(fail_jobs.failures) <> 'array' then
-        raise exception 'failures is of type %', json_typeof(fail_jobs.failures)
-            using errcode = '22023',
-                hint = 'Give an array of objects whose keys are fail_job()''s argument names.';
-    end if;
     select k.key into v_unknown
     from json_array_elements(fail_jobs.failures) as e(failure),
     json_object_keys(e.failure) as k(key)
@@ -7740,16 +7964,21 @@ begin
         raise exception 'failures has an unknown key: "%"', v_unknown
             using errcode = '22023', hint = 'Its keys are fail_job()''s argument names.';
     end if;
-    select f.n - 1 into v_bad
+    -- not the whole of it: what a handler raised belongs into no log of the server's
+    select format(
+        'failures[%s] has job_id %s and retry_in %s',
+        f.n - 1, coalesce(f.job_id::text, 'null'), coalesce(f.retry_in::text, 'null')
+    )
+    into v_bad
     from rows from (
         json_to_recordset(fail_jobs.failures) as (job_id bigint, retry_in interval)
     ) with ordinality as f(job_id, retry_in, n)
-    where f.job_id is null or f.retry_in < interval '0'
+    where f.job_id is null or not f.retry_in between interval '0' and interval '100 years'
     limit 1;
     if found then
-        raise exception 'failures[%] is %', v_bad, fail_jobs.failures -> v_bad::integer
+        raise exception '%', v_bad
             using errcode = '22023',
-                hint = 'Each needs a job_id, and a retry_in that is not negative, or none.';
+                hint = 'Each needs a job_id, and a retry_in from 0 to 100 years, or none.';
     end if;
 
     -- the fence, and skipping what others have locked: as in complete_jobs()
@@ -7858,7 +8087,7 @@ worker_id      the holder, as given to get_job()
 job_id         the job
 error_message  why; kept as last_error and in job_errors
 lease          the lease that failed (jobs.lease at the claim); null: whichever the worker holds
-retry_in       delay before the next attempt, not negative; null: the task''s backoff, or
+retry_in       delay before the next attempt, 0 to 100 years; null: the task''s backoff, or
                exp(least(attempts, 10)) seconds plus up to 10 %
 detail         more: a stack trace, say; kept in job_errors
 permanent      true: no further attempt
@@ -7904,11 +8133,7 @@ begin
     perform app_jobs.check_not_null(
         'delay', snooze_job.delay is null, 'Give the time to wait, like ''1 minute''.'
     );
-    if snooze_job.delay < interval '0' then
-        raise exception 'delay is %', snooze_job.delay
-            using errcode = '22023',
-                hint = 'Give an interval that is not negative, like ''1 minute''.';
-    end if;
+    perform app_jobs.check_delay('delay', snooze_job.delay);
     select j.ctid into v_tid
     from app_jobs.jobs as j
     where
@@ -8243,6 +8468,8 @@ set jit = off
 set enable_seqscan = off
 as $$
 #variable_conflict use_column
+declare
+    v_merged jsonb;
 begin
     perform app_jobs.check_not_null(
         'job_id', set_attributes.job_id is null, 'Give the id of the job to change.'
@@ -8254,12 +8481,16 @@ begin
         raise exception 'attributes is of type %', jsonb_typeof(set_attributes.attributes)
             using errcode = '22023', hint = 'Give a json object: its members are set.';
     end if;
+    select j.attributes || set_attributes.attributes into v_merged
+    from app_jobs.jobs as j where j.id = set_attributes.job_id for update;
+    if not found then
+        return false;
+    end if;
+    perform app_jobs.check_sizes(null, v_merged);
     update app_jobs.jobs as j
-    set
-        attributes = j.attributes || set_attributes.attributes,
-        updated_at = clock_timestamp()
+    set attributes = v_merged, updated_at = clock_timestamp()
     where j.id = set_attributes.job_id;
-    return found;
+    return true;
 end;
 $$;
 
@@ -8321,6 +8552,7 @@ begin
     perform app_jobs.check_not_null(
         'run_at', set_run_at.run_at is null, 'Give a time, or now() to run it at once.'
     );
+    perform app_jobs.check_time('run_at', set_run_at.run_at);
     select j.* into v_job from app_jobs.jobs as j where j.id = set_run_at.job_id for update;
     if not found or (v_job.locked_by is not null and v_job.lease_expires_at is null) then
         return false;
@@ -9049,6 +9281,7 @@ declare
     v_lines text[];
     v_tasks text[];
 begin
+    perform app_jobs.check_time('run_at', reschedule_jobs.run_at);
     if reschedule_jobs.attempts not between 0 and 1000000 then
         raise exception 'attempts is %', reschedule_jobs.attempts
             using errcode = '22023', hint = 'Give 0 to 1000000 runs, or null for as many as it had.';
@@ -9305,7 +9538,8 @@ as $$
 #variable_conflict use_column
 declare
     c_age constant interval := interval '1000 years';
-    v_before constant timestamptz := clock_timestamp() - least(prune.older_than, c_age);
+    v_before constant timestamptz := clock_timestamp()
+        - greatest(least(prune.older_than, c_age), interval '0');
     v_tids tid[];
     v_count integer;
 begin
@@ -11123,14 +11357,10 @@ declare
     v_bad bigint;
 begin
     perform app_jobs.check_worker_id(set_progress.worker_id);
-    perform app_jobs.check_not_null(
-        'reports', set_progress.reports is null, 'Give an array of objects.'
+    perform app_jobs.check_objects(
+        'reports', set_progress.reports,
+        'Give an array of objects with the keys job_id, lease, done and note.'
     );
-    if json_typeof(set_progress.reports) <> 'array' then
-        raise exception 'reports is of type %', json_typeof(set_progress.reports)
-            using errcode = '22023',
-                hint = 'Give an array of objects with the keys job_id, lease, done and note.';
-    end if;
     select r.n - 1 into v_bad
     from rows from (
         json_to_recordset(set_progress.reports) as (job_id bigint, lease integer, done real)

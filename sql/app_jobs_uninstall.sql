@@ -411,7 +411,10 @@ drop function app_jobs.tenant_column(oid, text, text);
 drop function app_jobs.column_type(oid, text, text, text);
 drop function app_jobs.row_as_json(record, oid);
 drop function app_jobs.field_as_json(record, oid, text);
-drop function app_jobs.has_own_cast_to_json(oid);
+drop function app_jobs.has_built_in_columns(oid);
+drop function app_jobs.json_columns(oid, text);
+drop function app_jobs.json_expression(oid, text);
+drop function app_jobs.is_built_in(oid);
 
 -- Revert app_jobs:add_jobs from pg
 
@@ -573,7 +576,11 @@ drop function app_jobs.backoff_delay(json, integer);
 
 set local lock_timeout = '5s';
 
-drop function app_jobs.check_job(text, text, text, integer, interval);
+drop function app_jobs.check_job(text, text, text, integer, interval, timestamptz);
+drop function app_jobs.check_objects(text, json, text);
+drop function app_jobs.check_sizes(json, jsonb);
+drop function app_jobs.check_time(text, timestamptz);
+drop function app_jobs.check_delay(text, interval);
 drop function app_jobs.check_positive(text, interval);
 drop function app_jobs.check_length(text, text, integer);
 drop function app_jobs.check_not_null(text, boolean, text);

@@ -142,9 +142,13 @@ begin
         ('check_not_null(argument text, is_null boolean, hint text)', 'void', ''),
         ('check_length(argument text, value text, most integer)', 'void', ''),
         ('check_positive(argument text, value interval)', 'void', ''),
+        ('check_delay(argument text, value interval)', 'void', ''),
+        ('check_time(argument text, value timestamp with time zone)', 'void', ''),
+        ('check_objects(argument text, value json, hint text)', 'void', ''),
+        ('check_sizes(payload json, attributes jsonb)', 'void', ''),
         (
             'check_job(identifier text, job_key text, queue_name text, max_attempts integer, '
-            'retry_after interval)',
+            'retry_after interval, run_at timestamp with time zone)',
             'void', ''
         )
     ) as e(signature, result, callers)
@@ -186,7 +190,10 @@ begin
         ('check_not_null(''argument'', true, ''hint'')', '22004'),
         ('check_length(''argument'', '''', 1)', '22023'),
         ('check_positive(''argument'', ''0'')', '22023'),
-        ('check_job('''', null, null, null, null)', '22023')
+        ('check_delay(''argument'', ''-1 s'')', '22023'),
+        ('check_time(''argument'', ''infinity'')', '22023'),
+        ('check_objects(''argument'', ''[1]'', ''hint'')', '22023'),
+        ('check_job('''', null, null, null, null, null)', '22023')
     loop
         begin
             execute 'select app_jobs.' || v_call;
@@ -225,10 +232,10 @@ begin
         'tasks.paused boolean not null',
         'constraint tasks_task_identifier_length',
         'constraint tasks_max_attempts_positive',
-        'constraint tasks_retry_after_positive',
-        'constraint tasks_timeout_positive',
+        'constraint tasks_retry_after_in_range',
+        'constraint tasks_timeout_in_range',
         'constraint tasks_backoff_valid',
-        'constraint tasks_keep_not_negative',
+        'constraint tasks_keep_in_range',
         'constraint tasks_pkey',
         'tasks for app_jobs_operator delete, app_jobs_operator insert, app_jobs_operator '
         'select, app_jobs_operator update'
@@ -373,7 +380,9 @@ begin
         'constraint jobs_key_length',
         'constraint jobs_max_attempts_positive',
         'constraint jobs_counts_not_negative',
-        'constraint jobs_retry_after_positive',
+        'constraint jobs_retry_after_in_range',
+        'constraint jobs_size_in_range',
+        'constraint jobs_run_at_in_range',
         'constraint jobs_held_since',
         'constraint jobs_lease_is_held',
         'constraint jobs_held_out_of_line',
@@ -1542,7 +1551,10 @@ begin
     select string_agg(e.signature, ', ') into v_wrong
     from (
         values
-        ('has_own_cast_to_json(type oid)', 'boolean', ''),
+        ('is_built_in(type oid)', 'boolean', ''),
+        ('json_expression(type oid, value text)', 'text', ''),
+        ('json_columns(relation oid, value text)', 'text', ''),
+        ('has_built_in_columns(relation oid)', 'boolean', ''),
         ('field_as_json(row_given record, type oid, name text)', 'json', ''),
         ('row_as_json(row_given record, relation oid)', 'json', ''),
         ('column_type(relation oid, trigger_name text, argument text, name text)', 'oid', ''),

@@ -58,6 +58,7 @@ SUITES = {
     "web": [*PYTEST, "tests/web"],
     "packaging": [*PYTEST, "tests/packaging"],
     "fit": [*PYTEST, "tests/fit"],
+    "hostile": [*PYTEST, "tests/hostile"],
     "docs": [*PYTEST, "tests/docs"],
     "upgrade": [*PYTEST, "tests/upgrade"],
     "model": [*PYTEST, "tests/model"],
@@ -67,7 +68,7 @@ SUITES = {
     "bench": [*PYTEST, "tests/bench"],
 }
 # What does not depend on the server's version runs on the newest one alone.
-ONCE = {"bench", "docs", "fit", "mutants", "packaging", "upgrade", "web"}
+ONCE = {"bench", "docs", "fit", "hostile", "mutants", "packaging", "upgrade", "web"}
 
 
 @dataclass(frozen=True)

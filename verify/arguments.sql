@@ -17,9 +17,13 @@ begin
         ('check_not_null(argument text, is_null boolean, hint text)', 'void', ''),
         ('check_length(argument text, value text, most integer)', 'void', ''),
         ('check_positive(argument text, value interval)', 'void', ''),
+        ('check_delay(argument text, value interval)', 'void', ''),
+        ('check_time(argument text, value timestamp with time zone)', 'void', ''),
+        ('check_objects(argument text, value json, hint text)', 'void', ''),
+        ('check_sizes(payload json, attributes jsonb)', 'void', ''),
         (
             'check_job(identifier text, job_key text, queue_name text, max_attempts integer, '
-            'retry_after interval)',
+            'retry_after interval, run_at timestamp with time zone)',
             'void', ''
         )
     ) as e(signature, result, callers)
@@ -61,7 +65,10 @@ begin
         ('check_not_null(''argument'', true, ''hint'')', '22004'),
         ('check_length(''argument'', '''', 1)', '22023'),
         ('check_positive(''argument'', ''0'')', '22023'),
-        ('check_job('''', null, null, null, null)', '22023')
+        ('check_delay(''argument'', ''-1 s'')', '22023'),
+        ('check_time(''argument'', ''infinity'')', '22023'),
+        ('check_objects(''argument'', ''[1]'', ''hint'')', '22023'),
+        ('check_job('''', null, null, null, null, null)', '22023')
     loop
         begin
             execute 'select app_jobs.' || v_call;

@@ -22,10 +22,10 @@ begin
         'tasks.paused boolean not null',
         'constraint tasks_task_identifier_length',
         'constraint tasks_max_attempts_positive',
-        'constraint tasks_retry_after_positive',
-        'constraint tasks_timeout_positive',
+        'constraint tasks_retry_after_in_range',
+        'constraint tasks_timeout_in_range',
         'constraint tasks_backoff_valid',
-        'constraint tasks_keep_not_negative',
+        'constraint tasks_keep_in_range',
         'constraint tasks_pkey',
         'tasks for app_jobs_operator delete, app_jobs_operator insert, app_jobs_operator '
         'select, app_jobs_operator update'

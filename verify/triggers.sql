@@ -13,7 +13,10 @@ begin
     select string_agg(e.signature, ', ') into v_wrong
     from (
         values
-        ('has_own_cast_to_json(type oid)', 'boolean', ''),
+        ('is_built_in(type oid)', 'boolean', ''),
+        ('json_expression(type oid, value text)', 'text', ''),
+        ('json_columns(relation oid, value text)', 'text', ''),
+        ('has_built_in_columns(relation oid)', 'boolean', ''),
         ('field_as_json(row_given record, type oid, name text)', 'json', ''),
         ('row_as_json(row_given record, relation oid)', 'json', ''),
         ('column_type(relation oid, trigger_name text, argument text, name text)', 'oid', ''),

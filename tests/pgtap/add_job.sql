@@ -247,6 +247,8 @@ from (
     ('identifier => ''t'', max_attempts => 0', '22023', 'max_attempts is 0'),
     ('identifier => ''t'', max_attempts => -1', '22023', 'max_attempts is -1'),
     ('identifier => ''t'', retry_after => ''0''', '22023', 'retry_after is 00:00:00'),
+    ('identifier => ''t'', retry_after => ''101 years''', '22023', 'retry_after is 101 years'),
+    ('identifier => ''t'', run_at => ''-infinity''', '22023', 'run_at is -infinity'),
     ('identifier => ''t'', job_key_mode => ''upsert''', '22023', 'job_key_mode is "upsert"')
 ) as c (arguments, state, message);
 select throws_ok(

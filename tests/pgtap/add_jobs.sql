@@ -167,6 +167,8 @@ from (
         '22023',
         'job_key_mode is "upsert"'
     ),
+    ('{"identifier": "t", "retry_after": "101 years"}', '22023', 'retry_after is 101 years'),
+    ('{"identifier": "t", "run_at": "infinity"}', '22023', 'run_at is infinity'),
     ('{"identifier": "t", "job_key_mode": "upsert"}', '22023', 'job_key_mode is "upsert"'),
     ('{"identifier": "t", "queue": "q"}', '22023', 'unknown key "queue"'),
     ('{"identifier": "t", "queue": "q", "job_key": "k"}', '22023', 'unknown key "queue"'),
@@ -197,6 +199,7 @@ from (
     ('''t'', null', '22004', 'payloads is null'),
     ('''t'', array[''1'']::json[], max_attempts => 0', '22023', 'max_attempts is 0'),
     ('''t'', array[''1'']::json[], queue_name => ''''', '22023', 'queue_name has 0 characters: ""'),
+    ('''t'', array[''1'']::json[], run_at => ''infinity''', '22023', 'run_at is infinity'),
     ('''t'', array[''1'']::json[], retry_after => ''0''', '22023', 'retry_after is 00:00:00')
 ) as c (arguments, state, message);
 

@@ -146,15 +146,35 @@ select is_empty(
 
 -- rights
 select is_empty($$select * from grants where role = '-'$$, 'nothing is granted to the public');
-select is_empty(
-    $$select * from grants
-    where role in ('app_jobs_producer', 'app_jobs_worker') and privilege <> 'EXECUTE' and object <> 'error_codes'$$,
-    'producers and workers have no right on a table'
-);
-select is_empty(
-    $$select * from grants
-    where role = 'app_jobs_monitor' and privilege not in ('SELECT', 'EXECUTE')$$,
-    'monitors only read'
+select set_eq(
+    $$select concat_ws(
+        ' ', g.object || ':', replace(g.role, 'app_jobs_', ''),
+        string_agg(lower(g.privilege), ' ' order by g.privilege)
+    )
+    from grants as g where g.privilege <> 'EXECUTE' group by g.object, g.role$$,
+    array[
+        'depth_figures: operator select',
+        'effects: operator select',
+        'error_codes: monitor select',
+        'error_codes: operator select',
+        'error_codes: producer select',
+        'error_codes: worker select',
+        'finished_jobs: operator select',
+        'job_errors: operator select',
+        'job_queues: monitor select',
+        'job_queues: operator select',
+        'jobs: operator select',
+        'metrics: monitor select',
+        'operator_actions: operator select',
+        'queue_settings: operator select',
+        'scheduled_jobs: operator delete insert select update',
+        'stat_reports: operator select',
+        'task_figures: operator select',
+        'tasks: operator delete insert select update',
+        'workers: monitor select',
+        'workers: operator select'
+    ],
+    'what roles may do with tables, views, sequences, columns and types: this and nothing else'
 );
 select is_empty(
     $$select f.signature, f.settings from functions as f

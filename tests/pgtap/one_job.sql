@@ -288,6 +288,8 @@ from (
     ('set_attributes(1, ''[1]'')', '22023', 'attributes is of type array'),
     ('set_retry_after(null, ''1 s'')', '22004', 'job_id is null'),
     ('set_retry_after(1, null)', '22004', 'retry_after is null'),
+    ('set_run_at(1, ''infinity'')', '22023', 'run_at is infinity'),
+    ('set_retry_after(1, ''101 years'')', '22023', 'retry_after is 101 years'),
     ('set_retry_after(1, ''0'')', '22023', 'retry_after is 00:00:00'),
     ('set_run_at(null, now())', '22004', 'job_id is null'),
     ('set_run_at(1, null)', '22004', 'run_at is null'),

@@ -64,6 +64,7 @@ from (
     ('queue_name', '''''', '22023', 'queue_name has 0 characters: ""'),
     ('key', '''''', '22023', 'key has 0 characters: ""'),
     ('max_attempts', '0', '22023', 'max_attempts is 0'),
+    ('next_run_at', '''infinity''', '22023', 'next_run_at is infinity'),
     ('missed', '''none''', '22023', 'missed is "none"'),
     ('overlap', '''none''', '22023', 'overlap is "none"'),
     ('attributes', '''[1]''', '22023', 'attributes is of type array'),

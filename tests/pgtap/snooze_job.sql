@@ -30,7 +30,8 @@ from (
     ('snooze_job('''', 1, ''1 s'')', '22023', 'worker_id has 0 characters: ""'),
     ('snooze_job(''w'', null, ''1 s'')', '22004', 'job_id is null'),
     ('snooze_job(''w'', 1, null)', '22004', 'delay is null'),
-    ('snooze_job(''w'', 1, ''-1 s'')', '22023', 'delay is -00:00:01')
+    ('snooze_job(''w'', 1, ''-1 s'')', '22023', 'delay is -00:00:01'),
+    ('snooze_job(''w'', 1, ''101 years'')', '22023', 'delay is 101 years')
 ) as c (call, state, message);
 select
     is(

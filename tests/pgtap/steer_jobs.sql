@@ -227,6 +227,7 @@ from (
     ('permanently_fail_jobs(null)', '22004', 'job_ids is null'),
     ('cancel_jobs(null)', '22004', 'job_ids is null'),
     ('reschedule_jobs(null)', '22004', 'job_ids is null'),
+    ('reschedule_jobs(''{1}'', ''infinity'')', '22023', 'run_at is infinity'),
     ('reschedule_jobs(''{1}'', attempts => -1)', '22023', 'attempts is -1'),
     ('reschedule_jobs(''{1}'', attempts => 1000001)', '22023', 'attempts is 1000001'),
     ('reschedule_jobs(''{1}'', max_attempts => 0)', '22023', 'max_attempts is 0')

@@ -83,6 +83,8 @@ from (
     values
     ('{"type": "random"}', 'backoff has type "random"'),
     ('{"base": "0 s"}', 'backoff has base 00:00:00 and cap 06:00:00'),
+    ('{"cap": "101 years"}', 'backoff has base 00:00:01 and cap 101 years'),
+    ('[1]', 'backoff is of type array'),
     ('{"cap": "-1 s"}', 'backoff has base 00:00:01 and cap -00:00:01'),
     ('{"jitter": 1.5}', 'backoff has jitter 1.5'),
     ('{"jitter": "NaN"}', 'backoff has jitter NaN'),

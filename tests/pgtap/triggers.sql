@@ -272,26 +272,59 @@ select throws_ok(
 select
     is(
         pg_temp.fire_casts(form, arguments, level), outcome,
-        form || ': such columns go as text, the others keep their JSON types'
+        form || ': such values go as text, the others keep their JSON types'
     )
 from (
     values
     ('tg_add_job_with_row_id', $$'tenant', 't'$$, 'row', 'a t {"id" : "sad"}'),
     (
         'tg_add_job_with_fields', $$'tenant', 't', 'ids', 'of_domain', 'nested', 'n'$$, 'row',
-        'a t { "ids" : "{sad}", "of_domain" : "sad", "nested" : "(sad,2)", "n" : 3 }'
+        'a t { "ids" : ["sad"], "of_domain" : "sad", "nested" : {"m":"sad","x":2}, "n" : 3 }'
     ),
     (
         'tg_add_job_with_row', $$'tenant', 't'$$, 'row',
-        'a t {"id":"sad","ids":"{sad}","of_domain":"sad","nested":"(sad,2)",'
+        'a t {"id":"sad","ids":["sad"],"of_domain":"sad","nested":{"m":"sad","x":2},'
         '"tenant":"00000000-0000-0000-0000-00000000000a","n":3}'
     ),
     (
         'tg_add_jobs_with_rows', $$'tenant', 't'$$, 'statement',
-        'a t {"id":"sad","ids":"{sad}","of_domain":"sad","nested":"(sad,2)",'
+        'a t {"id":"sad","ids":["sad"],"of_domain":"sad","nested":{"m":"sad","x":2},'
         '"tenant":"00000000-0000-0000-0000-00000000000a","n":3}'
     )
 ) as c (form, arguments, level, outcome);
+
+-- what is made of built-in types keeps its JSON type, however deep; nulls stay nulls
+create domain pg_temp.cents as numeric(10, 2) check (value >= 0);
+create domain pg_temp.more_cents as pg_temp.cents;
+create type pg_temp.pair as (c pg_temp.more_cents, moods pg_temp.mood []);
+create temporary table shapes (
+    id pg_temp.more_cents,
+    many pg_temp.cents[],
+    pairs pg_temp.pair[],
+    moods pg_temp.mood[],
+    span int4range,
+    "r ""i3" pg_temp.pair
+);
+select lives_ok(
+    $$create trigger t after insert on pg_temp.shapes for each row
+    execute function app_jobs.tg_add_job_with_row('', 't')$$,
+    'made'
+);
+insert into shapes values
+(
+    1.50, '{2.00,null}', array[row(3, '{sad,null}')::pg_temp.pair, null],
+    '{{sad},{sad}}', '[1,3)', row(null, '{}')
+),
+(null, null, null, null, null, null);
+select results_eq(
+    'select pg_temp.added()',
+    array[
+        't {"id":1.50,"many":[2.00,null],"pairs":[{"c":3.00,"moods":["sad",null]},null],'
+        '"moods":"{{sad},{sad}}","span":"[1,3)","r \"i3":{"c":null,"moods":[]}}',
+        't {"id":null,"many":null,"pairs":null,"moods":null,"span":null,"r \"i3":null}'
+    ],
+    'domains, arrays and composite types are taken apart'
+);
 
 -- a user who may write the table, and has no right here
 create table public.app_jobs_test (id integer, tenant uuid);
@@ -394,6 +427,25 @@ from (
     ($$'', ''$$, ': argument task is ""'),
     ($$'x', 't'$$, ': argument tenant is "x"')
 ) as c (arguments, message);
+select throws_matching(
+    $$
+    create trigger s after insert on pg_temp.shapes for each statement
+    execute function app_jobs.tg_add_jobs_with_rows('', 't');
+    insert into pg_temp.shapes values (1)
+    $$,
+    'trigger "s" on table shapes has no transition table "new_rows"', 'no transition table'
+);
+select throws_matching(
+    $$
+    create temporary view old_rows as select 1 as id;
+    create trigger s after delete on pg_temp.shapes
+    referencing old table as old_rows for each statement
+    execute function app_jobs.tg_add_jobs_with_rows('', 't');
+    delete from pg_temp.shapes
+    $$,
+    'trigger "s" on table shapes: there is a temporary relation "old_rows"',
+    'a name that might mean something else'
+);
 select is(
     pg_temp.complaint($$'', 't'$$, 'tg_add_jobs_with_rows'),
     '22023 trigger "our trigger" on table "it""s" fires for each row', 'row-level'

@@ -36,7 +36,10 @@ class RawJson(str):
 
 
 class Job(NamedTuple):
-    """A row of `jobs`: one request to run a task. `payload` and `attributes` are decoded JSON."""
+    """A row of `jobs`: one request to run a task. `payload` and `attributes` are decoded JSON.
+
+    What Python cannot decode (hundreds of levels, numbers of thousands of digits) stays a RawJson.
+    """
 
     id: int
     database_id: uuid.UUID | None
@@ -435,11 +438,22 @@ def from_json(text: str) -> Any:
     return value if end == len(text) else _decoder.decode(text)
 
 
+def as_far_as_possible(text: str) -> Any:
+    """Decode JSON text; what is too deep, or has too long numbers, for Python stays text.
+
+    So nobody who adds a job can make those fail who read many.
+    """
+    try:
+        return from_json(text)
+    except (ValueError, RecursionError):
+        return RawJson(text)
+
+
 def job(row: Row) -> Job:
     """Decode a row of JOB_COLUMNS."""
     values = list(row)
-    values[PAYLOAD] = from_json(row[PAYLOAD])
-    values[ATTRIBUTES] = from_json(row[ATTRIBUTES])
+    values[PAYLOAD] = as_far_as_possible(row[PAYLOAD])
+    values[ATTRIBUTES] = as_far_as_possible(row[ATTRIBUTES])
     return Job(*values)
 
 
@@ -462,8 +476,8 @@ def claimed_attributes(row: Row) -> str:
 def claimed_job(row: Row, worker_id: str) -> Job:
     """Decode a row of CLAIM_COLUMNS that came over a connection with read_raw()."""
     values = list(row)
-    values[PAYLOAD] = from_json(row[PAYLOAD])
-    values[ATTRIBUTES] = from_json(claimed_attributes(row))
+    values[PAYLOAD] = as_far_as_possible(row[PAYLOAD])
+    values[ATTRIBUTES] = as_far_as_possible(claimed_attributes(row))
     values[_LOCKED_BY] = worker_id
     values[_UPDATED_AT] = row[LOCKED_AT]  # a claim sets both
     for index in _MOMENT_INDEXES:
@@ -475,7 +489,7 @@ def scheduled_job(row: Row) -> ScheduledJob:
     """Decode a row of SCHEDULE_COLUMNS."""
     return ScheduledJob(
         *(
-            from_json(value) if name in _SCHEDULE_JSON else value
+            as_far_as_possible(value) if name in _SCHEDULE_JSON else value
             for name, value in zip(ScheduledJob._fields, row, strict=True)
         )
     )
@@ -496,7 +510,7 @@ def _details(rows: Sequence[Row]) -> JobDetails | None:
         return None
     for name in ("payload", "attributes", "result"):
         if values[name] is not None:
-            values[name] = from_json(values[name])
+            values[name] = as_far_as_possible(values[name])
     return JobDetails(**values)
 
 

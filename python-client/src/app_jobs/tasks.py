@@ -165,7 +165,12 @@ class JobContext:
     def payload(self) -> Any:
         """The payload, decoded from JSON."""
         if self._payload is _UNREAD:
-            self._payload = _sql.from_json(self._row[_sql.PAYLOAD])
+            try:
+                self._payload = _sql.from_json(self._row[_sql.PAYLOAD])
+            except (ValueError, RecursionError) as error:
+                # what the error says has no part of the payload in it
+                message = f"the payload cannot be decoded: {error}"
+                raise Fail(message, permanent=True) from None
         return self._payload
 
     @property
@@ -304,7 +309,7 @@ class BatchContext:
                 try:
                     self._payloads.append(_decoded(self.task._codec, job.payload))
                     fitting.append(job)
-                except Fail as misfit:
+                except Exception as misfit:  # its own alone
                     self._ended[job] = misfit
             self.jobs = fitting
             if not fitting:
