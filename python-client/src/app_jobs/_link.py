@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, Connection
 
 from app_jobs._sql import Function, Row
 from app_jobs.errors import translate
@@ -114,11 +114,13 @@ def hang_up_after(seconds: float, connection: AsyncConnection[Any]) -> Iterator[
 
 
 def _hang_up(connection: AsyncConnection[Any]) -> None:
-    with (
-        contextlib.suppress(OSError, psycopg.Error),
-        socket.socket(fileno=os.dup(connection.fileno())) as line,
-    ):
+    with contextlib.suppress(OSError, psycopg.Error), line_of(connection) as line:
         line.shutdown(socket.SHUT_RDWR)
+
+
+def line_of(connection: AsyncConnection[Any] | Connection[Any]) -> socket.socket:
+    """Return the socket of a connection, to be closed apart from it."""
+    return socket.socket(fileno=os.dup(connection.fileno()))
 
 
 def is_trouble(error: Exception) -> bool:
@@ -136,11 +138,11 @@ def log_trouble(what: str, error: Exception) -> None:
 
 
 def growing_pauses() -> Iterator[float]:
-    """Yield seconds between attempts for ever: 0.1 doubled up to 15, with jitter."""
+    """Yield seconds between attempts for ever: 0.1 doubled up to 5, with jitter."""
     pause = 0.1
     while True:
         yield pause * random.uniform(0.5, 1)
-        pause = min(pause * 2, 15.0)
+        pause = min(pause * 2, 5.0)
 
 
 class Alarm:

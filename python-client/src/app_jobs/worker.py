@@ -400,8 +400,11 @@ class Worker:
                     self._listening = True
                     self._idle_lanes.clear()  # each lane is to say anew that it is idle
                     self._wake()
-                    async for _ in connection.notifies():
-                        self._wake()
+                    while True:
+                        async for _ in connection.notifies(timeout=STATEMENT_TIMEOUT):
+                            self._wake()
+                        with hang_up_after(STATEMENT_TIMEOUT, connection):
+                            await connection.execute("select")  # or silence might be a dead line
             except (psycopg.Error, OSError) as error:
                 if not is_trouble(error):
                     raise
@@ -477,6 +480,9 @@ class Heart:
             # Jobs that come from here on are not in this renewal: a short lease calls for another.
             self._next_at = math.inf
             held = list(self._held.values())
+            for context in held:
+                if context._asked_at < monotonic() - STATEMENT_TIMEOUT:
+                    context._cut()
             terms = [self._lease.total_seconds(), *(context._term for context in held)]
             interval = min(terms) / 3
             self._sent_at = monotonic()
@@ -508,8 +514,8 @@ class Heart:
                     self._jobs_loop.call_soon_threadsafe(self._lose, context)
 
     def _lose(self, context: JobContext) -> None:
-        # It may have been acknowledged while the heartbeat was on its way.
-        if self._held.get(context.id) is context:
+        # It may have been acknowledged, or be about to, while the heartbeat was on its way.
+        if self._held.get(context.id) is context and context._asked_at == math.inf:
             context._cancel()
 
 
