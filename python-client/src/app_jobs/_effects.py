@@ -42,13 +42,18 @@ class Effects:
     """Effects and transactions of the jobs that a worker holds, which are in `held` by id."""
 
     def __init__(
-        self, conninfo: str, schema: str, worker_id: str, held: dict[int, JobContext]
+        self,
+        conninfo: str,
+        schema: str,
+        patience: float,
+        worker_id: str,
+        held: dict[int, JobContext],
     ) -> None:
         self._conninfo = conninfo
         self.worker_id = worker_id
         self._held = held
         self._loop = asyncio.get_running_loop()
-        self._link = Link(conninfo, schema)
+        self._link = Link(conninfo, schema, patience)
         self.progress = Reporter(self._link, worker_id, held)
         self._finishing: set[asyncio.Task[Any]] = set()
         # Of the clients only calls with connection=… are made.

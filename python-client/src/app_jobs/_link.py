@@ -21,32 +21,34 @@ T = TypeVar("T")
 
 log = logging.getLogger("app_jobs.worker")
 
-STATEMENT_TIMEOUT = 30.0  # seconds
+STATEMENT_TIMEOUT = 30.0  # seconds until a statement is given up at the latest
 
 
 class Link:
     """A connection that is made when it is needed, and again when it was lost.
 
-    `prepare` is called with each new connection.
+    A call may take `patience` seconds; `prepare` is called with each new connection.
     """
 
     def __init__(
         self,
         conninfo: str,
         schema: str,
+        patience: float = STATEMENT_TIMEOUT,
         prepare: Callable[[AsyncConnection[Any]], None] = lambda connection: None,
     ) -> None:
         self._conninfo = conninfo
         self._schema = schema
+        self.patience = patience
         self._prepare = prepare
         self._connection: AsyncConnection[Any] | None = None
         self._lock = asyncio.Lock()
         self._queries: dict[Function[Any], str] = {}
 
     async def call(
-        self, function: Function[T], /, *, within: float = STATEMENT_TIMEOUT, **arguments: Any
+        self, function: Function[T], /, *, within: float | None = None, **arguments: Any
     ) -> T:
-        """Call a function of the schema, once; it may take `within` seconds."""
+        """Call a function of the schema, once; it may take `within` seconds, if less is wanted."""
         query = self._queries.get(function)
         if query is None:
             query = self._queries[function] = function.query(self._schema)
@@ -67,7 +69,7 @@ class Link:
             await asyncio.sleep(next(pauses))
 
     async def execute(
-        self, query: str, parameters: Mapping[str, Any], within: float = STATEMENT_TIMEOUT
+        self, query: str, parameters: Mapping[str, Any], within: float | None = None
     ) -> list[Row]:
         """Run a statement, once."""
         async with self._lock:
@@ -75,7 +77,7 @@ class Link:
                 if self._connection is None:
                     self._connection = await connect(self._conninfo)
                     self._prepare(self._connection)
-                with hang_up_after(within, self._connection):
+                with hang_up_after(within or self.patience, self._connection):
                     cursor = self._connection.cursor(binary=True)
                     await cursor.execute(cast("Any", query), parameters)
                     return await cursor.fetchall()

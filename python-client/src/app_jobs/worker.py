@@ -113,6 +113,8 @@ class Worker:
         self._prefetch = prefetch
         self._processes = processes or os.cpu_count() or 1
         self._lease = lease
+        # Who waits for longer than a lease has lost his jobs to others anyway.
+        self._patience = min(max(lease.total_seconds(), 5), STATEMENT_TIMEOUT)
         self._poll = poll_interval.total_seconds()
         self._shutdown_timeout = shutdown_timeout.total_seconds()
 
@@ -161,14 +163,19 @@ class Worker:
         self._stop_wanted = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._hear_stop()
-        self._claims = Link(self._conninfo, self._schema, _sql.read_raw)
-        self._acks = Link(self._conninfo, self._schema)
+        self._claims = Link(self._conninfo, self._schema, self._patience, _sql.read_raw)
+        self._acks = Link(self._conninfo, self._schema, self._patience)
         stats = self._stats = Stats(self._acks, self.worker_id)
         self._outbox = Outbox(self._acks, self.worker_id, self._lease, stats)
         self._heart = Heart(
-            Link(self._conninfo, self._schema), self.worker_id, self._lease, self._outbox.held
+            Link(self._conninfo, self._schema, self._patience),
+            self.worker_id,
+            self._lease,
+            self._outbox.held,
         )
-        self._effects = Effects(self._conninfo, self._schema, self.worker_id, self._outbox.held)
+        self._effects = Effects(
+            self._conninfo, self._schema, self._patience, self.worker_id, self._outbox.held
+        )
         self._lanes = self._make_lanes()
         self._heart.start()
         jobs = [
@@ -389,7 +396,7 @@ class Worker:
         while True:
             try:
                 async with await connect(self._listen_conninfo) as connection:
-                    with hang_up_after(STATEMENT_TIMEOUT, connection):
+                    with hang_up_after(self._patience, connection):
                         await connection.execute(cast("Any", _sql.listen(self._schema)))
                     if not checked:
                         # Send one to ourselves, on the way that a producer's takes.
@@ -403,7 +410,7 @@ class Worker:
                     while True:
                         async for _ in connection.notifies(timeout=STATEMENT_TIMEOUT):
                             self._wake()
-                        with hang_up_after(STATEMENT_TIMEOUT, connection):
+                        with hang_up_after(self._patience, connection):
                             await connection.execute("select")  # or silence might be a dead line
             except (psycopg.Error, OSError) as error:
                 if not is_trouble(error):
@@ -481,7 +488,7 @@ class Heart:
             self._next_at = math.inf
             held = list(self._held.values())
             for context in held:
-                if context._asked_at < monotonic() - STATEMENT_TIMEOUT:
+                if context._asked_at < monotonic() - self._link.patience:
                     context._cut()
             terms = [self._lease.total_seconds(), *(context._term for context in held)]
             interval = min(terms) / 3
