@@ -57,11 +57,10 @@ test-packaging: ## wheel and sdist in a clean environment, the project that init
 test-web: ## the dashboard, in a browser too
 test-fit: ## other people's applications, tests and queues
 test-docs: ## every command and example of the documentation; the site
-model pages test-deploy test-docs: export APP_JOBS_FULL := 1
+model pages chaos test-deploy test-docs: export APP_JOBS_FULL := 1
 model: ## long: random calls of all functions agree with a model
 pages: ## long: pages touched by claims, with millions of jobs
-chaos: export APP_JOBS_CHAOS_JOBS := 10000
-chaos: ## long: workers and backends killed
+chaos: ## long: workers, servers, poolers and networks killed, stopped, cut
 bench: ## long: jobs per second, latencies
 test-pgtap test-isolation test-python test-deploy test-packaging test-web test-fit test-docs model pages chaos bench: system $(VENV)/dev
 	@$(BIN)/python tools/test_servers.py $(addprefix --on ,$(ON)) --args='$(ARGS)' $(@:test-%=%)

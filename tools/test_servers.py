@@ -57,7 +57,7 @@ SUITES = {
     "bench": [*PYTEST, "-s", "tests/bench"],
 }
 # What does not depend on the server's version runs on the newest one alone.
-ONCE = {"docs", "fit", "packaging", "web"}
+ONCE = {"chaos", "docs", "fit", "packaging", "web"}
 
 
 @dataclass(frozen=True)
