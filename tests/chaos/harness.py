@@ -151,12 +151,19 @@ class Run:
         place = names.index(found)
         return place, self.workers.running[place][1]
 
-    def is_over(self) -> None:
-        """Say that the fault has ended: from now on the recovery counts."""
-        self._over = time.monotonic(), next(self._numbers)
+    def next_order(self) -> int:
+        """Return a number that divides what was ordered before from what will be."""
+        return next(self._numbers)
+
+    def is_over(self, order: int | None = None) -> None:
+        """Say that the fault has ended: from now on the recovery counts, of orders before `order`.
+
+        None: of all until now.
+        """
+        self._over = time.monotonic(), order or self.next_order()
 
     def wait_for_recovery(self) -> None:
-        """Wait until all that was ordered before the end of the fault is done."""
+        """Wait until what counts for the recovery is done."""
         if self._over is None:
             self.is_over()
         if not self.row.recovery and self._over is not None:
@@ -185,7 +192,7 @@ class Run:
             else:
                 if lot % 10 != 5:
                     self.noted[first] = time.time()
-            if self._ended.wait(0.1):
+            if self._ended.wait(0.25):
                 return
 
     @contextmanager

@@ -259,9 +259,12 @@ class Network:
         await asyncio.wait(connections)
 
     async def _connect(self, reader: StreamReader, writer: StreamWriter) -> None:
-        there = await asyncio.open_unix_connection(self._socket)
         lost = self._lost
-        await asyncio.gather(self._pass(reader, there[1], lost), self._pass(there[0], writer, lost))
+        with suppress(OSError, asyncio.CancelledError):
+            there = await asyncio.open_unix_connection(self._socket)
+            await asyncio.gather(
+                self._pass(reader, there[1], lost), self._pass(there[0], writer, lost)
+            )
 
     async def _pass(
         self, reader: StreamReader, writer: StreamWriter, lost: threading.Event

@@ -55,6 +55,7 @@ BUSY_PAUSE = 0.005  # seconds between looks for jobs while there were some a mom
 BUSY_WITHIN = 0.02  # seconds between two finds that make a worker busy
 FIRST_LOOK = 0.01  # seconds after which an idle worker looks again, doubled up to poll_interval
 TICK_EVERY = timedelta(seconds=0.9)  # somewhat less than the second after which we ask
+ASK_AFTER = 2.0  # seconds after the end of a lease: by then somebody has ticked
 BUSY_FOR = 0.05  # seconds without a find that make it idle again
 
 
@@ -486,9 +487,17 @@ class Heart:
         while not self._stopping:
             # Jobs that come from here on are not in this renewal: a short lease calls for another.
             self._next_at = math.inf
-            held = list(self._held.values())
-            for context in held:
-                if context._asked_at < monotonic() - self._link.patience:
+            # Its transaction keeps a job, not its lease: were that renewed, nobody would ever find
+            # out that the transaction has ended and its handler waits on a dead line. Once the
+            # lease is over we ask.
+            now = monotonic()
+            held = [
+                context
+                for context in list(self._held.values())
+                if not context._in_transaction or now > context._deadline + ASK_AFTER
+            ]
+            for context in list(self._held.values()):
+                if context._asked_at < now - self._link.patience:
                     context._cut()
             terms = [self._lease.total_seconds(), *(context._term for context in held)]
             interval = min(terms) / 3
