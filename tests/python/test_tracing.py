@@ -112,6 +112,63 @@ def test_a_trace_goes_from_the_producer_to_the_handler(
     assert logged == [trace_id] * 6
 
 
+def test_how_long_a_job_waited_is_a_span(
+    spans: Any, connection: Connection, tasks: Tasks, running: Running, until: Until
+) -> None:
+    tasks.task("task")(lambda: None)
+    connection.execute(
+        "select app_jobs.add_job(identifier => 'task', run_at => now() - interval '1 hour',"
+        " attributes => json_build_object('traceparent', %s::text)::jsonb)",
+        [TRACEPARENT],
+    )
+    connection.execute("select app_jobs.add_job(identifier => 'task')")
+    with running():
+        until("not exists (select from app_jobs.jobs)")
+    (waited,) = spans("wait task")
+    assert f"{waited.parent.trace_id:032x}" == TRACE_ID
+    assert 3600e9 <= waited.end_time - waited.start_time < 3660e9
+    (first, second) = spans("process task")
+    assert first.start_time >= waited.end_time
+    assert first.parent == waited.parent
+    assert second.parent is None
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_a_batch_is_linked_to_the_traces_of_its_jobs(
+    sync: bool,
+    spans: Any,
+    client: Client,
+    connection: Connection,
+    tasks: Tasks,
+    running: Running,
+    until: Until,
+) -> None:
+    from opentelemetry import trace
+
+    def function(payloads: list[int]) -> None:
+        raise ValueError("no")
+
+    async def coroutine(payloads: list[int]) -> None:
+        raise ValueError("no")
+
+    tasks.batch_task("task", size=10)(function if sync else coroutine)
+    requests = []
+    for number in range(2):
+        with trace.get_tracer("test").start_as_current_span("request") as request:
+            client.add_job(identifier="task", payload=number, max_attempts=1)
+            requests.append(request.get_span_context())
+    client.add_job(identifier="task", payload=2, max_attempts=1)
+    with running():
+        until("not exists (select from app_jobs.jobs)")
+    (span,) = spans("process task")
+    assert span.parent is None
+    assert span.kind is trace.SpanKind.CONSUMER
+    assert span.attributes["messaging.batch.message_count"] == 3
+    assert [link.context.span_id for link in span.links] == [r.span_id for r in requests]
+    assert span.status.description == "ValueError: no"
+    assert [wait.parent.span_id for wait in spans("wait task")] == [r.span_id for r in requests]
+
+
 def test_errors_are_recorded(
     spans: Any, client: Client, tasks: Tasks, running: Running, until: Until
 ) -> None:

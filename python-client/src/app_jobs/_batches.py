@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from app_jobs._lanes import Lane, LoopLane, ThreadLane
 from app_jobs._outbox import Outbox
+from app_jobs._tracing import Trace
 from app_jobs.tasks import BatchContext, JobContext, Task
 
 
@@ -14,12 +15,18 @@ class _BatchLane(Lane):
     """Makes a batch of each claim."""
 
     def __init__(
-        self, tasks: Sequence[Task[Any]], outbox: Outbox, *, lease: float, **_: Any
+        self,
+        tasks: Sequence[Task[Any]],
+        outbox: Outbox,
+        *,
+        lease: float,
+        trace: Trace | None = None,
+        **_: Any,
     ) -> None:
         (task,) = tasks
         self._size = task.batch_size or 1
         jobs_outbox = cast("Outbox", _BatchOutbox(outbox))
-        super().__init__(tasks, jobs_outbox, concurrency=1, prefetch=0, lease=lease)
+        super().__init__(tasks, jobs_outbox, concurrency=1, prefetch=0, lease=lease, trace=trace)
 
     async def appetite(self) -> int:
         """Wait until no batch runs; return how many jobs the next one may have."""

@@ -12,7 +12,7 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Any, Generic, Literal, NamedTuple, TypedDict, TypeVar, cast
@@ -35,8 +35,7 @@ class RawJson(str):
     __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """A row of `jobs`: one request to run a task. `payload` and `attributes` are decoded JSON."""
 
     id: int
@@ -60,8 +59,7 @@ class Job:
     updated_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class JobDetails:
+class JobDetails(NamedTuple):
     """A job, live or finished, as job_details() shows it.
 
     `state` is "created" (it waits), "active" (leased), "processing" (held with no expiry),
@@ -99,8 +97,7 @@ class Once(NamedTuple):
     result: Any
 
 
-@dataclass(frozen=True, slots=True)
-class ScheduledJob:
+class ScheduledJob(NamedTuple):
     """A row of `scheduled_jobs`: a rule that adds jobs. JSON is decoded."""
 
     id: int
@@ -124,8 +121,7 @@ class ScheduledJob:
     next_run_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(NamedTuple):
     """What tick() did, in numbers of jobs or slots, and when the next scheduled job is due."""
 
     next_due_at: datetime | None
@@ -137,8 +133,7 @@ class Tick:
     pruned: int
 
 
-@dataclass(frozen=True, slots=True)
-class QueueSettings:
+class QueueSettings(NamedTuple):
     """A row of `queue_settings`: what is set for a queue."""
 
     database_id: uuid.UUID | None
@@ -147,8 +142,7 @@ class QueueSettings:
     paused: bool
 
 
-@dataclass(frozen=True, slots=True)
-class TaskSettings:
+class TaskSettings(NamedTuple):
     """A row of `tasks`: what is set for a task, and the defaults of the rest."""
 
     task_identifier: str
@@ -161,8 +155,7 @@ class TaskSettings:
     paused: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
+class Metric(NamedTuple):
     """How many jobs there are of one tenant, task and queue; see the view `metrics`."""
 
     database_id: uuid.UUID | None
@@ -177,8 +170,7 @@ class Metric:
     failed_1h: int
 
 
-@dataclass(frozen=True, slots=True)
-class TaskStats:
+class TaskStats(NamedTuple):
     """What workers counted of a task in a step of time, from `at` on; see task_stats().
 
     The histograms have a count per bucket of histogram_bounds(), and one beyond the last.
@@ -195,8 +187,7 @@ class TaskStats:
     run_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Depth:
+class Depth(NamedTuple):
     """How many jobs there were in a step of time, from `at` on; see depths().
 
     `kind` is task or queue, and `name` its name. Each figure is the highest within the step.
@@ -212,8 +203,7 @@ class Depth:
     oldest_ready_age: timedelta | None
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """What doctor() found: severity is critical, warning, info, or ok if there is nothing else."""
 
     severity: str
@@ -222,8 +212,7 @@ class Finding:
     remedy: str
 
 
-@dataclass(frozen=True, slots=True)
-class VitalSigns:
+class VitalSigns(NamedTuple):
     """What doctor() looks at, in figures; see vital_signs()."""
 
     ticked_ago: timedelta | None
@@ -234,8 +223,7 @@ class VitalSigns:
     sees_sessions: bool
 
 
-@dataclass(frozen=True, slots=True)
-class RunningJobs:
+class RunningJobs(NamedTuple):
     """How many jobs of a task a worker holds, and since when the first of them."""
 
     worker_id: str
@@ -244,8 +232,7 @@ class RunningJobs:
     since: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class ListedJob:
+class ListedJob(NamedTuple):
     """A job in a list, live or finished, without its payload; `last_error` is the first line.
 
     `state` is "ready", "parked", "scheduled", "running", "processing", "completed", "failed" or
@@ -281,8 +268,7 @@ class ListedJobs(list[ListedJob]):
     before_time: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ListedQueue:
+class ListedQueue(NamedTuple):
     """A named queue with its counts and settings."""
 
     database_id: uuid.UUID | None
@@ -296,8 +282,7 @@ class ListedQueue:
     paused: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ListedTask:
+class ListedTask(NamedTuple):
     """A task with its counts, the number of its workers, and its settings (None: the default)."""
 
     task_identifier: str
@@ -317,8 +302,7 @@ class ListedTask:
     keep_failed: timedelta | None
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """How far a running job is, 0 to 1, as its handler says, and since when it has said that."""
 
     worker_id: str
@@ -408,36 +392,31 @@ CLAIM_COLUMNS = (
 )
 
 DETAIL_COLUMNS = ", ".join(
-    f"{field.name}::text" if field.name in ("payload", "attributes", "result") else field.name
-    for field in fields(JobDetails)
+    f"{name}::text" if name in ("payload", "attributes", "result") else name
+    for name in JobDetails._fields
 )
 
 # Where a row has what the worker looks at without decoding the whole.
-_FIELDS = [field.name for field in fields(Job)]
-ID = _FIELDS.index("id")
-TASK = _FIELDS.index("task_identifier")
-PAYLOAD = _FIELDS.index("payload")
-ATTRIBUTES = _FIELDS.index("attributes")
-ATTEMPTS = _FIELDS.index("attempts")
-MAX_ATTEMPTS = _FIELDS.index("max_attempts")
-LEASE = _FIELDS.index("lease")
-RUN_AT = _FIELDS.index("run_at")
-LOCKED_AT = _FIELDS.index("locked_at")
-LEASE_EXPIRES_AT = _FIELDS.index("lease_expires_at")
-_LOCKED_BY = _FIELDS.index("locked_by")
-_UPDATED_AT = _FIELDS.index("updated_at")
-_QUEUE_FIELDS = [field.name for field in fields(QueueSettings)]
-_TASK_FIELDS = [field.name for field in fields(TaskSettings)]
-_MOMENT_INDEXES = [_FIELDS.index(name) for name in _MOMENTS]
+ID = Job._fields.index("id")
+TASK = Job._fields.index("task_identifier")
+PAYLOAD = Job._fields.index("payload")
+ATTRIBUTES = Job._fields.index("attributes")
+ATTEMPTS = Job._fields.index("attempts")
+MAX_ATTEMPTS = Job._fields.index("max_attempts")
+LEASE = Job._fields.index("lease")
+RUN_AT = Job._fields.index("run_at")
+LOCKED_AT = Job._fields.index("locked_at")
+LEASE_EXPIRES_AT = Job._fields.index("lease_expires_at")
+_LOCKED_BY = Job._fields.index("locked_by")
+_UPDATED_AT = Job._fields.index("updated_at")
+_MOMENT_INDEXES = [Job._fields.index(name) for name in _MOMENTS]
 
-_LISTED_FIELDS = [field.name for field in fields(ListedJob)]
-_STATE = _LISTED_FIELDS.index("state")
-_FINISHED_AT = _LISTED_FIELDS.index("finished_at")
+_STATE = ListedJob._fields.index("state")
+_FINISHED_AT = ListedJob._fields.index("finished_at")
 
-_SCHEDULE_FIELDS = [field.name for field in fields(ScheduledJob)]
 _SCHEDULE_JSON = ("payload", "attributes", "schedule_info")
 SCHEDULE_COLUMNS = ", ".join(
-    f"{name}::text" if name in _SCHEDULE_JSON else name for name in _SCHEDULE_FIELDS
+    f"{name}::text" if name in _SCHEDULE_JSON else name for name in ScheduledJob._fields
 )
 
 
@@ -497,7 +476,7 @@ def scheduled_job(row: Row) -> ScheduledJob:
     return ScheduledJob(
         *(
             from_json(value) if name in _SCHEDULE_JSON else value
-            for name, value in zip(_SCHEDULE_FIELDS, row, strict=True)
+            for name, value in zip(ScheduledJob._fields, row, strict=True)
         )
     )
 
@@ -512,7 +491,7 @@ def _one_job(rows: Sequence[Row]) -> Job | None:
 
 
 def _details(rows: Sequence[Row]) -> JobDetails | None:
-    values = {field.name: value for field, value in zip(fields(JobDetails), rows[0], strict=True)}
+    values = dict(zip(JobDetails._fields, rows[0], strict=True))
     if values["id"] is None:
         return None
     for name in ("payload", "attributes", "result"):
@@ -539,7 +518,7 @@ def _queue_settings(rows: Sequence[Row]) -> QueueSettings:
 
 
 def _task_settings(rows: Sequence[Row]) -> TaskSettings:
-    values = dict(zip(_TASK_FIELDS, rows[0], strict=True))
+    values = dict(zip(TaskSettings._fields, rows[0], strict=True))
     values["backoff"] = values["backoff"] and from_json(values["backoff"])
     return TaskSettings(**values)
 
@@ -1021,15 +1000,15 @@ RESCHEDULE_JOBS = Function(
 )
 RETRY_JOBS = Function("retry_jobs", {"finished_job_ids": _BIGINTS}, _jobs, JOB_COLUMNS)
 _QUEUE = {"queue_name": _TEXT, "db_id": _UUID}
-PAUSE_QUEUE = Function("pause_queue", _QUEUE, _queue_settings, ", ".join(_QUEUE_FIELDS))
-RESUME_QUEUE = Function("resume_queue", _QUEUE, _queue_settings, ", ".join(_QUEUE_FIELDS))
+PAUSE_QUEUE = Function("pause_queue", _QUEUE, _queue_settings, ", ".join(QueueSettings._fields))
+RESUME_QUEUE = Function("resume_queue", _QUEUE, _queue_settings, ", ".join(QueueSettings._fields))
 SET_QUEUE_LIMIT = Function(
     "set_queue_limit",
     {"queue_name": _TEXT, "max_running": _INTEGER, "db_id": _UUID},
     _queue_settings,
-    ", ".join(_QUEUE_FIELDS),
+    ", ".join(QueueSettings._fields),
 )
-_TASK_COLUMNS = ", ".join(_TASK_FIELDS).replace("backoff", "backoff::text")
+_TASK_COLUMNS = ", ".join(TaskSettings._fields).replace("backoff", "backoff::text")
 SET_TASK = Function(
     "set_task", {"task": _TEXT, "settings": _SETTINGS}, _task_settings, _TASK_COLUMNS
 )
@@ -1055,13 +1034,13 @@ TASK_STATS = Function(
     "task_stats",
     {"from": _MOMENT, "to": _MOMENT, "step": _DURATION},
     lambda rows: [TaskStats(*row) for row in rows],
-    ", ".join(field.name for field in fields(TaskStats)),
+    ", ".join(TaskStats._fields),
 )
 DEPTHS = Function(
     "depths",
     {"from": _MOMENT, "to": _MOMENT, "step": _DURATION},
     lambda rows: [Depth(*row) for row in rows],
-    ", ".join(field.name for field in fields(Depth)),
+    ", ".join(Depth._fields),
 )
 HISTOGRAM_BOUNDS: Function[list[float]] = Function("histogram_bounds", {}, _only_value)
 HISTOGRAM_QUANTILE: Function[float | None] = Function(
@@ -1085,39 +1064,39 @@ VITAL_SIGNS = Function(
     "vital_signs",
     {},
     lambda rows: VitalSigns(*rows[0]),
-    ", ".join(field.name for field in fields(VitalSigns)),
+    ", ".join(VitalSigns._fields),
 )
 _FILTER = {"task": _TEXT, "queue": _TEXT, "db_id": _UUID}
 LIST_JOBS = Function(
     "list_jobs",
     {**_FILTER, "state": _TEXT, "search": _TEXT, "before": _BIGINT, "most": _INTEGER},
     _listed_jobs,
-    ", ".join(_LISTED_FIELDS),
+    ", ".join(ListedJob._fields),
 )
 _SPAN = {"since": _MOMENT, "before": _MOMENT, "before_id": _BIGINT, "most": _INTEGER}
 LIST_FINISHED = Function(
     "list_finished",
     {**_FILTER, "state": _TEXT, "search": _TEXT, **_SPAN},
     _listed_jobs,
-    ", ".join(_LISTED_FIELDS),
+    ", ".join(ListedJob._fields),
 )
 LIST_QUEUES = Function(
     "list_queues",
     {"search": _TEXT, "most": _INTEGER},
     lambda rows: [ListedQueue(*row) for row in rows],
-    ", ".join(field.name for field in fields(ListedQueue)),
+    ", ".join(ListedQueue._fields),
 )
 LIST_TASKS = Function(
     "list_tasks",
     {},
     lambda rows: [ListedTask(*row) for row in rows],
-    ", ".join(field.name for field in fields(ListedTask)),
+    ", ".join(ListedTask._fields),
 )
 REDRIVE_JOBS = Function(
     "redrive_jobs",
     {**_FILTER, "search": _TEXT, **_SPAN, "per_second": _NUMERIC, "dry_run": _BOOLEAN},
     _listed_jobs,
-    ", ".join(_LISTED_FIELDS),
+    ", ".join(ListedJob._fields),
 )
 RECORD_ACTION: Function[int] = Function(
     "record_action", {"actor": _TEXT, "action": _TEXT, "details": _JSONB}, _only_value
@@ -1336,7 +1315,7 @@ def list_schedules(schema: str) -> str:
     """Return the query for schedules, one JSON object each, of all ids or some."""
     return f"""
 select pg_catalog.row_to_json(s)::text
-from (select {", ".join(_SCHEDULE_FIELDS)} from {quoted(schema)}.scheduled_jobs) as s
+from (select {", ".join(ScheduledJob._fields)} from {quoted(schema)}.scheduled_jobs) as s
 where
     (%(task)s::text is null or s.task_identifier = %(task)s)
     and (%(ids)s::bigint[] is null or s.id = any(%(ids)s))

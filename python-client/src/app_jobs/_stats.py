@@ -12,7 +12,7 @@ from typing import Any, Literal
 import psycopg
 
 from app_jobs._link import Link, log_trouble
-from app_jobs._sql import LOCKED_AT, RECORD_STATS, RUN_AT, TaskStats
+from app_jobs._sql import RECORD_STATS, TaskStats
 from app_jobs.tasks import JobContext
 
 REPORT_EVERY = 10.0  # seconds, about
@@ -98,12 +98,8 @@ class Stats:
             if context.task is not task:
                 task = context.task
                 waits, runs = times[task.name]
-            row = context._row
             started_at = context._started_at
-            # Up to the claim by the database's clock, then by ours.
-            waits.append(
-                (row[LOCKED_AT] - row[RUN_AT]) / 1_000_000 + started_at - context._claimed_at
-            )
+            waits.append(context._waited(started_at))
             runs.append(context._ended_at - started_at)
         for name, (waits, runs) in times.items():
             counts = self.tasks[name]

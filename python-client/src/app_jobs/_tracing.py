@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from app_jobs.tasks import JobContext
+    from app_jobs.tasks import BatchContext, JobContext
 
 TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -65,27 +66,53 @@ def tracer() -> Trace | None:
 
 
 @contextmanager
-def _span(context: JobContext) -> Iterator[None]:
-    """Run the block in a span, a child of the one in which the job was added."""
+def _span(context: JobContext | BatchContext) -> Iterator[None]:
+    """Run the block in a span, a child of the one in which the job was added.
+
+    The span of a batch is linked to those of its jobs. What a job with a trace has waited since it
+    was due is a span beside.
+    """
     from opentelemetry import trace
+    from opentelemetry.context import Context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-    from app_jobs.tasks import Snooze
+    from app_jobs.tasks import JobContext, Snooze
 
-    traceparent = traceparent_of(context._attributes)
-    carrier = {} if traceparent is None else {"traceparent": traceparent}
     name = context.task.name
-    with trace.get_tracer("app_jobs").start_as_current_span(
+    tracer = trace.get_tracer("app_jobs")
+    about: dict[str, str | int] = {
+        "messaging.system": "app_jobs",
+        "messaging.destination.name": name,
+    }
+    parents = []
+    now = time.time_ns()
+    for job in [context] if isinstance(context, JobContext) else context.jobs:
+        traceparent = traceparent_of(job._attributes)
+        if traceparent is not None:
+            parent = TraceContextTextMapPropagator().extract({"traceparent": traceparent})
+            parents.append(parent)
+            waited = max(job._waited(context._started_at), 0)
+            tracer.start_span(
+                f"wait {name}",
+                parent,
+                attributes={**about, "messaging.message.id": str(job.id)},
+                start_time=now - int(waited * 1e9),
+            ).end(now)
+    about["messaging.operation.type"] = "process"
+    if isinstance(context, JobContext):
+        about["messaging.message.id"] = str(context.id)
+        about["app_jobs.attempt"] = context.attempt
+        parent, links = parents[0] if parents else Context(), []
+    else:
+        about["messaging.batch.message_count"] = len(context.jobs)
+        producers = [trace.get_current_span(parent).get_span_context() for parent in parents]
+        parent, links = Context(), [trace.Link(producer) for producer in producers]
+    with tracer.start_as_current_span(
         f"process {name}",
-        context=TraceContextTextMapPropagator().extract(carrier),
+        parent,
         kind=trace.SpanKind.CONSUMER,
-        attributes={
-            "messaging.system": "app_jobs",
-            "messaging.operation.type": "process",
-            "messaging.destination.name": name,
-            "messaging.message.id": str(context.id),
-            "app_jobs.attempt": context.attempt,
-        },
+        attributes=about,
+        links=links,
         record_exception=False,
         set_status_on_exception=False,
     ) as span:

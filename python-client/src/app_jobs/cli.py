@@ -6,6 +6,7 @@ output, all else to standard error.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import logging
@@ -241,6 +242,7 @@ def worker(
 
         port = serve(WorkerCollector(found), metrics_port, metrics_bind)
         _say(f"metrics: http://{metrics_bind}:{port}/metrics")
+    gc.freeze()  # what is loaded stays: the collector need not look at it after each thousand jobs
     found.run()
 
 
@@ -443,7 +445,7 @@ def doctor(dsn: Dsn = "", schema: Schema = "app_jobs", as_json: AsJson = False) 
     with Client(dsn, schema=schema) as client:
         findings = client.doctor()
     if as_json:
-        _print_json([asdict(finding) for finding in findings])
+        _print_json([finding._asdict() for finding in findings])
     else:
         for finding in findings:
             severity = f"[{COLOURS.get(finding.severity, 'default')}]{finding.severity:8}[/]"

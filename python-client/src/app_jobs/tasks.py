@@ -28,7 +28,7 @@ from typing import (
 )
 
 from app_jobs import _payloads, _sql
-from app_jobs._sql import Job, Row
+from app_jobs._sql import LOCKED_AT, RUN_AT, Job, Row
 from app_jobs._tracing import trace_id_of
 from app_jobs.errors import BadArgument
 
@@ -268,6 +268,11 @@ class JobContext:
     def _may_start(self, now: float) -> bool:
         """Whether the handler may still be started at this time.monotonic()."""
         return not self._lost and now < self._deadline
+
+    def _waited(self, started_at: float) -> float:
+        """Seconds from due to started: up to the claim by the database's clock, then by ours."""
+        row = self._row
+        return float((row[LOCKED_AT] - row[RUN_AT]) / 1_000_000 + started_at - self._claimed_at)
 
     def _cancel(self) -> None:
         """Tell the handler to stop. On the event loop only, if the handler is async."""

@@ -20,7 +20,7 @@ import inspect
 import math
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, TypeVar, cast
 
@@ -295,7 +295,7 @@ class _JobsInThread(AsyncJobs):
 
 def _context(job: Job, task: Task[Any], tools: Effects) -> JobContext:
     """A context whose lease never ends."""
-    row = [getattr(job, field.name) for field in fields(Job)]
+    row = list(job)
     row[_sql.ATTRIBUTES] = "\1" + _sql.to_json("attributes", job.attributes)  # as a claim has them
     context = JobContext(tuple(row), task, math.inf, 0, lambda: None, tools)
     context._job, context._payload = job, job.payload
