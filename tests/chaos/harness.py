@@ -36,13 +36,13 @@ SETUP = """
     select t.name, '1 day', '{"type": "constant", "base": "100ms"}'
     from unnest(%s::text[]) as t(name)
 """
-# One order of each task; every third lot goes through a serial queue.
+# One order of each task; every sixth lot goes through a serial queue.
 ORDER = """
     with added as (
         select app_jobs.add_jobs(json_agg(json_build_object(
             'identifier', t.name,
             'payload', json_build_object('order', %(first)s + t.number - 1),
-            'queue_name', case when %(first)s %% 3 = 0 then 'queue ' || %(first)s %% 7 end
+            'queue_name', case when %(first)s %% 6 = 0 then 'queue ' || %(first)s %% 7 end
         )))
         from unnest(%(tasks)s::text[]) with ordinality as t(name, number)
     ),

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-import pytest
 from processes import processes
 
 FULL = "APP_JOBS_FULL" in os.environ
@@ -102,13 +101,16 @@ def test_never_more_than_the_limit(database: str, tmp_path: Path) -> None:
                     assert time.monotonic() < started + PATIENCE, running.log()
                     time.sleep(0.05)
 
-            # Kills are spread over the run, and each finds something to bring back.
+            # Kills are spread over the run, and go on until one has hit a run.
             for share in range(1, KILLS + 1):
                 wait_until("select count(*) >= %s from runs", JOBS * share // (KILLS + 2))
-                number = running.kill()
-                wait_until(GONE, f"process {number}")
-                killed_runs += get(END_RUNS, number)
-                kills += 1
+                killed = 0
+                while not killed:
+                    number = running.kill()
+                    wait_until(GONE, f"process {number}")
+                    killed = get(END_RUNS, number)
+                    kills += 1
+                killed_runs += killed
             wait_until("select count(*) = 0 from app_jobs.jobs")
             seconds = time.monotonic() - started
             exit_codes = running.stop()
@@ -126,5 +128,3 @@ def test_never_more_than_the_limit(database: str, tmp_path: Path) -> None:
         assert exit_codes == [0] * PROCESSES, running.log()
         assert pause < LEASE + SLACK, "a queue stood still"
         assert full_queues == QUEUES, "a queue was never full, with workers that had nothing to do"
-        if killed_runs < KILLS:
-            pytest.fail(f"only {killed_runs} runs were killed: this proves nothing")
