@@ -214,7 +214,7 @@ def test_standby_synchronous(own: Server, under_load: UnderLoad) -> None:
 
 @long
 def test_standby_asynchronous(own: Server, under_load: UnderLoad) -> None:
-    """The primary is killed and its asynchronous standby, a second behind, promoted."""
+    """The primary is killed and its asynchronous standby, cut off before, promoted."""
     behind = [float("inf"), float("inf")]
 
     def may_be_gone(moment: float) -> bool:
