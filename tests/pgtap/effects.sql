@@ -253,7 +253,8 @@ select is(
     current_setting('idle_in_transaction_session_timeout'), '2s', 'or sooner, as the caller has it'
 );
 set local idle_in_transaction_session_timeout = '1d';
-update app_jobs.jobs set lease_length = '1500ms' where id = :id;
+update app_jobs.jobs set lease_length = '1500ms'
+where id = :id;
 select from app_jobs.hold_job('w', :id);
 select is(
     current_setting('idle_in_transaction_session_timeout'), '1500ms', 'but never later'
