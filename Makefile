@@ -58,13 +58,12 @@ test-web: ## the dashboard, in a browser too
 test-fit: ## other people's applications, tests and queues
 test-docs: ## every command and example of the documentation; the site
 test-upgrade: ## old and new clients while the schema is upgraded; logical replication
-hostile model mutants pages test-deploy test-docs test-upgrade: export APP_JOBS_FULL := 1
+hostile model mutants pages chaos test-deploy test-docs test-upgrade: export APP_JOBS_FULL := 1
 hostile: ## long: who means harm: roles, producers, tenants, random arguments, limits
 model: ## long: random calls of all functions agree with a model
 mutants: ## long: the product broken in many places: a test notices each
 pages: ## long: pages touched by claims, with millions of jobs
-chaos: export APP_JOBS_CHAOS_JOBS := 10000
-chaos: ## long: workers and backends killed
+chaos: ## long: workers, servers, poolers and networks killed, stopped, cut
 test-pgtap test-isolation test-python test-deploy test-packaging test-web test-fit test-docs test-upgrade hostile model mutants pages chaos: system $(VENV)/dev
 	@$(BIN)/python tools/test_servers.py $(addprefix --on ,$(ON)) --args='$(ARGS)' $(@:test-%=%)
 

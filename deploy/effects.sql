@@ -47,18 +47,35 @@ set jit = off
 set enable_seqscan = off
 as $$
 #variable_conflict use_column
+declare
+    v_longest interval;
 begin
     perform app_jobs.check_worker_id(hold_job.worker_id);
     perform app_jobs.check_not_null(
         'job_id', hold_job.job_id is null, 'Give the id of the job to hold on to.'
     );
-    perform from app_jobs.jobs as j
+    select j.lease_length into v_longest
+    from app_jobs.jobs as j
     where
         j.id = hold_job.job_id
         and j.locked_by = hold_job.worker_id
         and (hold_job.lease is null or j.lease = hold_job.lease)
     for update;
-    return found;
+    if not found then
+        return false;
+    end if;
+    -- Who is silent for the length of a lease is taken to be dead, here as elsewhere: the server
+    -- then ends his transaction, or it would keep the job from the others for as long as it likes.
+    v_longest := least(
+        v_longest, nullif(current_setting('idle_in_transaction_session_timeout')::interval, '0')
+    );
+    if v_longest is not null then
+        perform set_config(
+            'idle_in_transaction_session_timeout',
+            least(ceil(extract(epoch from v_longest) * 1000), 2147483647)::bigint::text, true
+        );
+    end if;
+    return true;
 end;
 $$;
 
@@ -237,7 +254,8 @@ Errors: 22004, 22023. Roles: internal.';
 comment on function app_jobs.hold_job(text, bigint, integer) is
 'Hold on to a job until the end of the transaction: nobody can take it over meanwhile, though its
 lease may end, and complete_job() in the same transaction cannot fail to find it. So what the
-transaction writes and the end of the job are committed together, or not at all.
+transaction writes and the end of the job are committed together, or not at all. A transaction that
+is idle for longer than a lease lasts is ended by the server (idle_in_transaction_session_timeout).
 
 worker_id  the holder, as given to get_job()
 job_id     the job

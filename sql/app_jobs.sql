@@ -797,18 +797,35 @@ set jit = off
 set enable_seqscan = off
 as $$
 #variable_conflict use_column
+declare
+    v_longest interval;
 begin
     perform app_jobs.check_worker_id(hold_job.worker_id);
     perform app_jobs.check_not_null(
         'job_id', hold_job.job_id is null, 'Give the id of the job to hold on to.'
     );
-    perform from app_jobs.jobs as j
+    select j.lease_length into v_longest
+    from app_jobs.jobs as j
     where
         j.id = hold_job.job_id
         and j.locked_by = hold_job.worker_id
         and (hold_job.lease is null or j.lease = hold_job.lease)
     for update;
-    return found;
+    if not found then
+        return false;
+    end if;
+    -- Who is silent for the length of a lease is taken to be dead, here as elsewhere: the server
+    -- then ends his transaction, or it would keep the job from the others for as long as it likes.
+    v_longest := least(
+        v_longest, nullif(current_setting('idle_in_transaction_session_timeout')::interval, '0')
+    );
+    if v_longest is not null then
+        perform set_config(
+            'idle_in_transaction_session_timeout',
+            least(ceil(extract(epoch from v_longest) * 1000), 2147483647)::bigint::text, true
+        );
+    end if;
+    return true;
 end;
 $$;
 
@@ -987,7 +1004,8 @@ Errors: 22004, 22023. Roles: internal.';
 comment on function app_jobs.hold_job(text, bigint, integer) is
 'Hold on to a job until the end of the transaction: nobody can take it over meanwhile, though its
 lease may end, and complete_job() in the same transaction cannot fail to find it. So what the
-transaction writes and the end of the job are committed together, or not at all.
+transaction writes and the end of the job are committed together, or not at all. A transaction that
+is idle for longer than a lease lasts is ended by the server (idle_in_transaction_session_timeout).
 
 worker_id  the holder, as given to get_job()
 job_id     the job
@@ -11453,7 +11471,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '05ccc1cc65e337f9e9f3af14657b4e125aeda339', 'finished_jobs', 'app_jobs', array['jobs']::text[], array[]::text[], 'History, dead letters and errors.', '2026-11-22T11:07:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('c362b118797ec9498a5bf962f9a385f54fbe6d17', '00ad3ab99915bdcea8df5ebf5704346542749043', 'effects', 'app_jobs', 'Side effects that must not be repeated.', '2026-11-22T11:07:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('c362b118797ec9498a5bf962f9a385f54fbe6d17', '9940dc1933cf975bc28552e4ef0b5cc64a678510', 'effects', 'app_jobs', 'Side effects that must not be repeated.', '2026-11-22T11:07:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('c362b118797ec9498a5bf962f9a385f54fbe6d17', 'require', 'finished_jobs', '05ccc1cc65e337f9e9f3af14657b4e125aeda339');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)

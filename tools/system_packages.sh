@@ -4,7 +4,7 @@ set -eu
 
 packages="postgresql-15 postgresql-15-pgtap postgresql-15-plpgsql-check \
 libtap-parser-sourcehandler-pgtap-perl sqitch libdbd-pg-perl redis-server prometheus chromium \
-python3-venv"
+pgbouncer libfaketime python3-venv"
 
 if ! command -v dpkg-query > /dev/null; then
     if ! command -v pg_prove > /dev/null || ! command -v sqitch > /dev/null ||

@@ -68,7 +68,7 @@ SUITES = {
     "bench": [*PYTEST, "tests/bench"],
 }
 # What does not depend on the server's version runs on the newest one alone.
-ONCE = {"bench", "docs", "fit", "hostile", "mutants", "packaging", "upgrade", "web"}
+ONCE = {"bench", "chaos", "docs", "fit", "hostile", "mutants", "packaging", "upgrade", "web"}
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psycopg
+from processes import processes
 
-LONG = "APP_JOBS_CHAOS_JOBS" in os.environ
+LONG = "APP_JOBS_FULL" in os.environ
 SCHEDULES, WORKERS, SECONDS, KILL_EVERY = (500, 8, 60, 5) if LONG else (50, 3, 8, 2)
 LEASE, PATIENCE = 5, 120  # seconds
 
@@ -63,14 +65,20 @@ PROOFS = {
 }
 
 
-def test_every_due_time_exactly_once(database: str, fleet_of: Callable[..., Any]) -> None:
+def test_every_due_time_exactly_once(database: str, tmp_path: Path) -> None:
+    env = {"DATABASE_URL": database, "CHAOS_LOG": os.devnull, "CHAOS_CONCURRENCY": "1"}
+
+    def command(_: int) -> list[str]:
+        options = ["--concurrency", "1", "--lease", str(LEASE)]
+        return [sys.executable, "-m", "app_jobs", "worker", "orders:tasks", *options]
+
     with psycopg.connect(database, autocommit=True) as connection:
 
         def value(query: str) -> Any:
             row = connection.execute(query.encode()).fetchone()
             return row and row[0]
 
-        with fleet_of(WORKERS, LEASE) as fleet:
+        with processes(WORKERS, command, env, tmp_path / "workers.log") as workers:
             while value("select count(*) from app_jobs.workers") < WORKERS:
                 time.sleep(0.05)
             connection.execute(SETUP)
@@ -79,12 +87,12 @@ def test_every_due_time_exactly_once(database: str, fleet_of: Callable[..., Any]
             while (passed := time.monotonic() - started) < SECONDS:
                 cuts += bool(value(CUT))
                 if passed > (kills + 1) * KILL_EVERY:
-                    fleet.kill_one()
+                    workers.kill()
                     kills += 1
                 time.sleep(0.5)
             connection.execute("update app_jobs.scheduled_jobs set paused = true")
             while value("select count(*) from app_jobs.jobs"):
-                assert time.monotonic() < started + SECONDS + PATIENCE, fleet.log()
+                assert time.monotonic() < started + SECONDS + PATIENCE, workers.log()
                 time.sleep(0.05)
         jobs = value("select count(*) from due")
         late = value("select extract(epoch from max(created_at - due_at)) from due")

@@ -243,6 +243,22 @@ select is(app_jobs.hold_job('w', :id, 1), true, 'under this lease');
 select is(app_jobs.hold_job('w', :id, 2), false, 'not under another');
 select is(app_jobs.hold_job('v', :id), false, 'nor by another');
 select is(app_jobs.hold_job('w', 0), false, 'nor an unknown one');
+select is(
+    current_setting('idle_in_transaction_session_timeout'), '4h',
+    'a transaction that is silent for a lease ends'
+);
+set local idle_in_transaction_session_timeout = '2s';
+select from app_jobs.hold_job('w', :id);
+select is(
+    current_setting('idle_in_transaction_session_timeout'), '2s', 'or sooner, as the caller has it'
+);
+set local idle_in_transaction_session_timeout = '1d';
+update app_jobs.jobs set lease_length = '1500ms'
+where id = :id;
+select from app_jobs.hold_job('w', :id);
+select is(
+    current_setting('idle_in_transaction_session_timeout'), '1500ms', 'but never later'
+);
 
 -- what cannot be stored
 select throws_ok(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
@@ -16,6 +17,7 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
 )
+from time import monotonic
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -26,7 +28,7 @@ from psycopg.rows import tuple_row
 from app_jobs import _sql
 from app_jobs._async_client import AsyncClient
 from app_jobs._client import Client
-from app_jobs._link import Link, connect, is_trouble, log_trouble
+from app_jobs._link import Link, connect, is_trouble, line_of, log_trouble
 from app_jobs._progress import Reporter
 from app_jobs._sql import Function, Once, RawJson
 from app_jobs.errors import BadArgument, NotSupported, translate
@@ -40,13 +42,18 @@ class Effects:
     """Effects and transactions of the jobs that a worker holds, which are in `held` by id."""
 
     def __init__(
-        self, conninfo: str, schema: str, worker_id: str, held: dict[int, JobContext]
+        self,
+        conninfo: str,
+        schema: str,
+        patience: float,
+        worker_id: str,
+        held: dict[int, JobContext],
     ) -> None:
         self._conninfo = conninfo
         self.worker_id = worker_id
         self._held = held
         self._loop = asyncio.get_running_loop()
-        self._link = Link(conninfo, schema)
+        self._link = Link(conninfo, schema, patience)
         self.progress = Reporter(self._link, worker_id, held)
         self._finishing: set[asyncio.Task[Any]] = set()
         # Of the clients only calls with connection=… are made.
@@ -176,13 +183,14 @@ class Effects:
 
     @asynccontextmanager
     async def _transaction(self, context: JobContext) -> AsyncIterator[AsyncConnection[Any]]:
-        connection = await self._take_async()
+        connection = await self._take_async(context)
         try:
-            with self._completing(context) as job:
+            with _waiting_for(context, connection), self._completing(context) as job:
                 async with connection.transaction():
                     _check(context, await self._async_client.hold_job(**job, connection=connection))
+                    context._asked_at = math.inf  # the handler may take its time
                     yield connection
-                    self._held.pop(context.id, None)
+                    context._asked_at = monotonic()
                     done = await self._async_client.complete_job(
                         **job, result=context.result, connection=connection
                     )
@@ -194,12 +202,17 @@ class Effects:
 
     @contextmanager
     def _transaction_in_thread(self, context: JobContext) -> Iterator[Connection[Any]]:
-        connection = self._take()
+        connection = self._take(context)
         try:
-            with self._completing(context) as job, connection.transaction():
+            with (
+                _waiting_for(context, connection),
+                self._completing(context) as job,
+                connection.transaction(),
+            ):
                 _check(context, self._client.hold_job(**job, connection=connection))
+                context._asked_at = math.inf
                 yield connection
-                self._held.pop(context.id, None)
+                context._asked_at = monotonic()
                 done = self._client.complete_job(
                     **job, result=context.result, connection=connection
                 )
@@ -211,28 +224,23 @@ class Effects:
 
     @contextmanager
     def _completing(self, context: JobContext) -> Iterator[dict[str, Any]]:
-        """Let a context have one transaction; its job is completed if the block does not raise.
-
-        Within the block the job leaves `held` just before it is completed, or the heartbeat would
-        find it gone and cancel the handler.
-        """
+        """Let a context have one transaction; its job is completed if the block does not raise."""
         if context._completed or context._in_transaction:
             raise RuntimeError("a job is completed once: its transaction is under way, or over")
         context._in_transaction = True
         try:
             yield {"worker_id": self.worker_id, "job_id": context.id, "lease": context.lease}
             context._completed = True
-        except BaseException:
-            self._held.setdefault(context.id, context)
-            raise
+            self._held.pop(context.id, None)
         finally:
             context._in_transaction = False
 
-    async def _take_async(self) -> AsyncConnection[Any]:
+    async def _take_async(self, context: JobContext) -> AsyncConnection[Any]:
         while self._async_idle:
             connection = self._async_idle.pop()
             try:
-                await connection.execute("discard all")
+                with _waiting_for(context, connection):
+                    await connection.execute("discard all")
             except psycopg.Error:  # it was lost meanwhile
                 await connection.close()
             else:
@@ -240,11 +248,12 @@ class Effects:
                 return connection
         return await connect(self._conninfo)
 
-    def _take(self) -> Connection[Any]:
+    def _take(self, context: JobContext) -> Connection[Any]:
         while self._idle:
             connection = self._idle.pop()
             try:
-                connection.execute("discard all")
+                with _waiting_for(context, connection):
+                    connection.execute("discard all")
             except psycopg.Error:
                 connection.close()
             else:
@@ -305,6 +314,24 @@ def _asking(context: JobContext, key: str) -> Iterator[bool]:
         yield for_the_first_time
     finally:
         effects[key] = False
+
+
+@contextmanager
+def _waiting_for(
+    context: JobContext, connection: AsyncConnection[Any] | Connection[Any]
+) -> Iterator[None]:
+    """Let the heartbeat cut the connection: when the job is lost, or our statement takes too long.
+
+    `context._asked_at` is when that began, while it is under way. So none waits for ever for a
+    server or a network that has gone silent; and a handler is not told that its job is lost when it
+    is the job's end that the heartbeat has seen.
+    """
+    with line_of(connection) as line:
+        context._line, context._asked_at = line, monotonic()
+        try:
+            yield
+        finally:
+            context._asked_at, context._line = math.inf, None
 
 
 def _check(context: JobContext, held: bool) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, Connection
 
 from app_jobs._sql import Function, Row
 from app_jobs.errors import translate
@@ -21,32 +21,34 @@ T = TypeVar("T")
 
 log = logging.getLogger("app_jobs.worker")
 
-STATEMENT_TIMEOUT = 30.0  # seconds
+STATEMENT_TIMEOUT = 30.0  # seconds until a statement is given up at the latest
 
 
 class Link:
     """A connection that is made when it is needed, and again when it was lost.
 
-    `prepare` is called with each new connection.
+    A call may take `patience` seconds; `prepare` is called with each new connection.
     """
 
     def __init__(
         self,
         conninfo: str,
         schema: str,
+        patience: float = STATEMENT_TIMEOUT,
         prepare: Callable[[AsyncConnection[Any]], None] = lambda connection: None,
     ) -> None:
         self._conninfo = conninfo
         self._schema = schema
+        self.patience = patience
         self._prepare = prepare
         self._connection: AsyncConnection[Any] | None = None
         self._lock = asyncio.Lock()
         self._queries: dict[Function[Any], str] = {}
 
     async def call(
-        self, function: Function[T], /, *, within: float = STATEMENT_TIMEOUT, **arguments: Any
+        self, function: Function[T], /, *, within: float | None = None, **arguments: Any
     ) -> T:
-        """Call a function of the schema, once; it may take `within` seconds."""
+        """Call a function of the schema, once; it may take `within` seconds, if less is wanted."""
         query = self._queries.get(function)
         if query is None:
             query = self._queries[function] = function.query(self._schema)
@@ -67,7 +69,7 @@ class Link:
             await asyncio.sleep(next(pauses))
 
     async def execute(
-        self, query: str, parameters: Mapping[str, Any], within: float = STATEMENT_TIMEOUT
+        self, query: str, parameters: Mapping[str, Any], within: float | None = None
     ) -> list[Row]:
         """Run a statement, once."""
         async with self._lock:
@@ -75,7 +77,7 @@ class Link:
                 if self._connection is None:
                     self._connection = await connect(self._conninfo)
                     self._prepare(self._connection)
-                with hang_up_after(within, self._connection):
+                with hang_up_after(within or self.patience, self._connection):
                     cursor = self._connection.cursor(binary=True)
                     await cursor.execute(cast("Any", query), parameters)
                     return await cursor.fetchall()
@@ -114,11 +116,13 @@ def hang_up_after(seconds: float, connection: AsyncConnection[Any]) -> Iterator[
 
 
 def _hang_up(connection: AsyncConnection[Any]) -> None:
-    with (
-        contextlib.suppress(OSError, psycopg.Error),
-        socket.socket(fileno=os.dup(connection.fileno())) as line,
-    ):
+    with contextlib.suppress(OSError, psycopg.Error), line_of(connection) as line:
         line.shutdown(socket.SHUT_RDWR)
+
+
+def line_of(connection: AsyncConnection[Any] | Connection[Any]) -> socket.socket:
+    """Return the socket of a connection, to be closed apart from it."""
+    return socket.socket(fileno=os.dup(connection.fileno()))
 
 
 def is_trouble(error: Exception) -> bool:
@@ -137,11 +141,11 @@ def log_trouble(what: str, error: Exception) -> None:
 
 
 def growing_pauses() -> Iterator[float]:
-    """Yield seconds between attempts for ever: 0.1 doubled up to 15, with jitter."""
+    """Yield seconds between attempts for ever: 0.1 doubled up to 5, with jitter."""
     pause = 0.1
     while True:
         yield pause * random.uniform(0.5, 1)
-        pause = min(pause * 2, 15.0)
+        pause = min(pause * 2, 5.0)
 
 
 class Alarm:

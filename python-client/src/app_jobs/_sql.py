@@ -1544,7 +1544,7 @@ def conninfo(dsn: str) -> str:
     What the DSN says itself stays. Environment variables of libpq (PGHOST …) apply as always.
     """
     defaults: dict[str, Any] = {
-        "connect_timeout": 10,
+        "connect_timeout": 5,
         "keepalives_idle": 20,
         "keepalives_interval": 5,
         "keepalives_count": 4,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import functools
 import inspect
 import logging
 import math
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -85,6 +87,7 @@ class JobContext:
 
     # One is made for every job, so what costs anything is done when it is first asked for.
     __slots__ = (
+        "_asked_at",
         "_claimed_at",
         "_completed",
         "_deadline",
@@ -93,6 +96,7 @@ class JobContext:
         "_in_transaction",
         "_job",
         "_limit",
+        "_line",
         "_lost",
         "_payload",
         "_renew",
@@ -137,11 +141,14 @@ class JobContext:
         self._started_at = self._ended_at = claimed_at
         self._runner: Runner | None = None
         # For run_once() and transaction(): the effects that this run has asked for, and whether
-        # they are under way; how far the job's own transaction is.
+        # they are under way; how far the job's own transaction is, its connection's socket, and
+        # since when the worker itself has been waiting for an answer on it.
         self._tools = tools
         self._effects: dict[str, bool] | None = None
         self._in_transaction = False
         self._completed = False
+        self._line: socket.socket | None = None
+        self._asked_at = math.inf
 
     @property
     def cancelled(self) -> bool:
@@ -234,8 +241,9 @@ class JobContext:
         `async with ctx.transaction() as connection:` in an async handler, `with` in others. What
         the block does on this connection of psycopg and the end of the job are committed together,
         or not at all: if the block raises, or the lease was lost before, nothing has happened.
-        Nobody can take the job over meanwhile. `ctx.result`, if set within the block, is the job's
-        result; what the handler does after the block cannot change how the job ended.
+        Nobody can take the job over meanwhile, unless no statement comes for as long as a lease
+        lasts: then the server ends the transaction. `ctx.result`, if set within the block, is the
+        job's result; what the handler does after the block cannot change how the job ended.
 
         The connection is used again later: its session is reset (DISCARD ALL), and its row_factory.
         """
@@ -274,8 +282,16 @@ class JobContext:
     def _cancel(self) -> None:
         """Tell the handler to stop. On the event loop only, if the handler is async."""
         self._lost = True
+        self._cut()
         if self._runner is not None:
             self._runner.cancel()
+
+    def _cut(self) -> None:
+        """Cut the connection of its transaction: who waits for an answer on it gets an error."""
+        line = self._line
+        if line is not None:
+            with contextlib.suppress(OSError):  # it has just been closed
+                line.shutdown(socket.SHUT_RDWR)
 
 
 class BatchContext:

@@ -55,6 +55,7 @@ BUSY_PAUSE = 0.005  # seconds between looks for jobs while there were some a mom
 BUSY_WITHIN = 0.02  # seconds between two finds that make a worker busy
 FIRST_LOOK = 0.01  # seconds after which an idle worker looks again, doubled up to poll_interval
 TICK_EVERY = timedelta(seconds=0.9)  # somewhat less than the second after which we ask
+ASK_AFTER = 2.0  # seconds after the end of a lease: by then somebody has ticked
 BUSY_FOR = 0.05  # seconds without a find that make it idle again
 
 
@@ -113,6 +114,8 @@ class Worker:
         self._prefetch = prefetch
         self._processes = processes or os.cpu_count() or 1
         self._lease = lease
+        # Who waits for longer than a lease has lost his jobs to others anyway.
+        self._patience = min(max(lease.total_seconds(), 5), STATEMENT_TIMEOUT)
         self._poll = poll_interval.total_seconds()
         self._shutdown_timeout = shutdown_timeout.total_seconds()
 
@@ -161,14 +164,19 @@ class Worker:
         self._stop_wanted = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._hear_stop()
-        self._claims = Link(self._conninfo, self._schema, _sql.read_raw)
-        self._acks = Link(self._conninfo, self._schema)
+        self._claims = Link(self._conninfo, self._schema, self._patience, _sql.read_raw)
+        self._acks = Link(self._conninfo, self._schema, self._patience)
         stats = self._stats = Stats(self._acks, self.worker_id)
         self._outbox = Outbox(self._acks, self.worker_id, self._lease, stats)
         self._heart = Heart(
-            Link(self._conninfo, self._schema), self.worker_id, self._lease, self._outbox.held
+            Link(self._conninfo, self._schema, self._patience),
+            self.worker_id,
+            self._lease,
+            self._outbox.held,
         )
-        self._effects = Effects(self._conninfo, self._schema, self.worker_id, self._outbox.held)
+        self._effects = Effects(
+            self._conninfo, self._schema, self._patience, self.worker_id, self._outbox.held
+        )
         self._lanes = self._make_lanes()
         self._heart.start()
         jobs = [
@@ -389,7 +397,7 @@ class Worker:
         while True:
             try:
                 async with await connect(self._listen_conninfo) as connection:
-                    with hang_up_after(STATEMENT_TIMEOUT, connection):
+                    with hang_up_after(self._patience, connection):
                         await connection.execute(cast("Any", _sql.listen(self._schema)))
                     if not checked:
                         # Send one to ourselves, on the way that a producer's takes.
@@ -400,8 +408,11 @@ class Worker:
                     self._listening = True
                     self._idle_lanes.clear()  # each lane is to say anew that it is idle
                     self._wake()
-                    async for _ in connection.notifies():
-                        self._wake()
+                    while True:
+                        async for _ in connection.notifies(timeout=STATEMENT_TIMEOUT):
+                            self._wake()
+                        with hang_up_after(self._patience, connection):
+                            await connection.execute("select")  # or silence might be a dead line
             except (psycopg.Error, OSError) as error:
                 if not is_trouble(error):
                     raise
@@ -476,7 +487,18 @@ class Heart:
         while not self._stopping:
             # Jobs that come from here on are not in this renewal: a short lease calls for another.
             self._next_at = math.inf
-            held = list(self._held.values())
+            # Its transaction keeps a job, not its lease: were that renewed, nobody would ever find
+            # out that the transaction has ended and its handler waits on a dead line. Once the
+            # lease is over we ask.
+            now = monotonic()
+            held = [
+                context
+                for context in list(self._held.values())
+                if not context._in_transaction or now > context._deadline + ASK_AFTER
+            ]
+            for context in list(self._held.values()):
+                if context._asked_at < now - self._link.patience:
+                    context._cut()
             terms = [self._lease.total_seconds(), *(context._term for context in held)]
             interval = min(terms) / 3
             self._sent_at = monotonic()
@@ -508,8 +530,8 @@ class Heart:
                     self._jobs_loop.call_soon_threadsafe(self._lose, context)
 
     def _lose(self, context: JobContext) -> None:
-        # It may have been acknowledged while the heartbeat was on its way.
-        if self._held.get(context.id) is context:
+        # It may have been acknowledged, or be about to, while the heartbeat was on its way.
+        if self._held.get(context.id) is context and context._asked_at == math.inf:
             context._cancel()
 
 
