@@ -18,7 +18,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from promises import BROKEN
+from rules import BROKEN
 from users import LONG, ROLES, Login
 
 ERRORS = Path(__file__).parent.parent.parent / "docs" / "errors.md"

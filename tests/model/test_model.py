@@ -29,9 +29,10 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from promises import BROKEN, LATE, Job, Model
+from promises import LATE, Job, Model
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
+from rules import BROKEN
 
 LATER = timedelta(days=20)
 TENANT = "11111111-1111-1111-1111-111111111111"
