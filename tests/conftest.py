@@ -19,6 +19,14 @@ CopyOf = Callable[[str], AbstractContextManager[str]]
 TEMPLATE = os.environ.get("APP_JOBS_TEST_TEMPLATE", "app_jobs_template")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests that run beside, on another server."""
+    if os.environ.get("APP_JOBS_TEST_ONCE") == "elsewhere":
+        left_out = [item for item in items if item.get_closest_marker("once")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.fixture(scope="session")
 def server() -> str:
     """Connection string of a superuser on the server that tools/test_servers.py has prepared."""

@@ -26,6 +26,8 @@ from roads import (
 from app_jobs import Client, _render, migrate
 from app_jobs.errors import BadArgument
 
+pytestmark = pytest.mark.once
+
 # Names that are also those of a table, a function, a column or a role's last part, or are long.
 NAMES = ["other", "jobs", "add_job", "x" * 40]
 

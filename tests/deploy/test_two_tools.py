@@ -32,6 +32,8 @@ from app_jobs import migrate
 from app_jobs.embedded import throw_away
 from app_jobs.errors import ForeignSchema
 
+pytestmark = pytest.mark.once
+
 
 def test_each_change_reverts_to_what_was_before_it(empty_database: str) -> None:
     states = []

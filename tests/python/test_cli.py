@@ -30,6 +30,8 @@ from rich.console import Console
 from app_jobs import Client, cli
 from app_jobs._top import View
 
+pytestmark = pytest.mark.once
+
 PATIENCE = 20
 TENANT = "018f0000-0000-7000-8000-000000000001"
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

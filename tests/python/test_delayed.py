@@ -16,6 +16,8 @@ import pytest
 
 from app_jobs import AsyncDelayedTasks, BadArgument, Client, DelayedTasks, Job
 
+pytestmark = pytest.mark.once
+
 Until = Callable[[str], None]
 Connection = psycopg.Connection[Any]
 

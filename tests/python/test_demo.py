@@ -11,6 +11,8 @@ import pytest
 
 from app_jobs.demo import TABLES, add_up_package, connection, count_document
 
+pytestmark = pytest.mark.once
+
 PROVED = "Proved: each document was counted exactly once."
 
 

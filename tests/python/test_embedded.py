@@ -15,6 +15,8 @@ import pytest
 from app_jobs import embedded
 from app_jobs.embedded import EmbeddedError, EmbeddedServer, throw_away
 
+pytestmark = pytest.mark.once
+
 BIN_DIR = Path(os.environ.get("APP_JOBS_TEST_BIN", ""))
 
 

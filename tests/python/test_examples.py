@@ -20,6 +20,8 @@ from redis import Redis
 
 from app_jobs import Client, Tasks, Worker
 
+pytestmark = pytest.mark.once
+
 Running = Callable[..., AbstractContextManager[Worker]]
 Until = Callable[[str], None]
 Connection = psycopg.Connection[Any]

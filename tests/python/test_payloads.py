@@ -23,6 +23,8 @@ import typing_extensions
 
 from app_jobs import AsyncClient, BadArgument, Client, JobContext, JobSpec, Tasks, Worker
 
+pytestmark = pytest.mark.once
+
 Running = Callable[..., AbstractContextManager[Worker]]
 Until = Callable[[str], None]
 

@@ -19,6 +19,8 @@ import pytest
 from app_jobs import Client, Tasks, Worker
 from app_jobs.errors import BadArgument
 
+pytestmark = pytest.mark.once
+
 Connection = psycopg.Connection[Any]
 Running = Callable[..., AbstractContextManager[Worker]]
 Until = Callable[[str], None]

@@ -23,6 +23,8 @@ from psycopg.conninfo import make_conninfo
 from app_jobs import Client, Fail, Tasks, Worker
 from app_jobs._prometheus import Exporter, WorkerCollector
 
+pytestmark = pytest.mark.once
+
 MONITORING = Path(__file__).resolve().parents[2] / "docs" / "monitoring"
 PATIENCE = 20
 LABELS = ("task", "state", "outcome", "severity", "le")

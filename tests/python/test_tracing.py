@@ -14,6 +14,8 @@ import pytest
 
 from app_jobs import Client, JobContext, Snooze, Tasks, Worker
 
+pytestmark = pytest.mark.once
+
 Connection = psycopg.Connection[Any]
 Running = Callable[..., AbstractContextManager[Worker]]
 Until = Callable[[str], None]
