@@ -469,9 +469,11 @@ create table app_jobs.tasks (
         timeout > interval '0' and timeout <= interval '100 years'
     ),
     constraint tasks_backoff_valid check (app_jobs.backoff_delay(backoff, 1) > interval '0'),
-    constraint tasks_keep_in_range check (
+    constraint tasks_keep_completed_in_range check (
         keep_completed between interval '0' and interval '100 years'
-        and keep_failed between interval '0' and interval '100 years'
+    ),
+    constraint tasks_keep_failed_in_range check (
+        keep_failed between interval '0' and interval '100 years'
     )
 );
 

@@ -450,9 +450,11 @@ create table app_jobs.tasks (
         timeout > interval '0' and timeout <= interval '100 years'
     ),
     constraint tasks_backoff_valid check (app_jobs.backoff_delay(backoff, 1) > interval '0'),
-    constraint tasks_keep_in_range check (
+    constraint tasks_keep_completed_in_range check (
         keep_completed between interval '0' and interval '100 years'
-        and keep_failed between interval '0' and interval '100 years'
+    ),
+    constraint tasks_keep_failed_in_range check (
+        keep_failed between interval '0' and interval '100 years'
     )
 );
 
@@ -11450,7 +11452,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', 'a7c9f97ef8cf83edd0f9f01b9d353bb1ac23febf', 'arguments', 'app_jobs', array['error_codes']::text[], array[]::text[], 'Checks that functions share.', '2026-11-22T11:04:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('2096bff60adbadde011a72e21518df982ef27423', '30b3fc231af7193e386611a93bfa21f1fd3929db', 'tasks', 'app_jobs', 'Settings per task.', '2026-11-22T11:05:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('2096bff60adbadde011a72e21518df982ef27423', '1fb5b1aa6cde144829dbad425e75b34e43826d44', 'tasks', 'app_jobs', 'Settings per task.', '2026-11-22T11:05:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('2096bff60adbadde011a72e21518df982ef27423', 'require', 'arguments', 'a7c9f97ef8cf83edd0f9f01b9d353bb1ac23febf');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)

@@ -235,7 +235,8 @@ begin
         'constraint tasks_retry_after_in_range',
         'constraint tasks_timeout_in_range',
         'constraint tasks_backoff_valid',
-        'constraint tasks_keep_in_range',
+        'constraint tasks_keep_completed_in_range',
+        'constraint tasks_keep_failed_in_range',
         'constraint tasks_pkey',
         'tasks for app_jobs_operator delete, app_jobs_operator insert, app_jobs_operator '
         'select, app_jobs_operator update'

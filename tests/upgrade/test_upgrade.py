@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -111,6 +114,40 @@ def lost(before: dict[str, list[dict[str, Any]]], after: dict[str, list[dict[str
     return missing
 
 
+@contextmanager
+def longest_exclusive_lock(dsn: str) -> Iterator[list[float]]:
+    """Say afterwards for how many seconds, at the longest, nobody could read one of our tables."""
+    query = """
+        select l.virtualtransaction, l.relation from pg_locks as l
+        inner join pg_class as c on c.oid = l.relation
+        where
+            l.mode = 'AccessExclusiveLock' and l.granted and c.relkind in ('r', 'i')
+            and c.relnamespace = 'app_jobs'::regnamespace
+            and l.database = (select d.oid from pg_database as d where datname = current_database())
+    """
+    longest = [0.0]
+    since: dict[Any, float] = {}
+    done = threading.Event()
+
+    def watch() -> None:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            while not done.is_set():
+                held = connection.execute(query).fetchall()
+                now = time.monotonic()
+                for lock in since.keys() - set(held):
+                    del since[lock]
+                for lock in held:
+                    longest[0] = max(longest[0], now - since.setdefault(lock, now))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield longest
+    finally:
+        done.set()
+        watcher.join()
+
+
 def wait_until_done(dsn: str, by: str, more: int) -> None:
     """Wait until somebody has done so many more jobs than now."""
     with psycopg.connect(dsn, autocommit=True) as connection:
@@ -165,3 +202,21 @@ def test_an_upgrade_under_old_and_new_workers(
         assert left.fetchall() == []
         left = connection.execute("select id from app_jobs.jobs where task_identifier = 'work'")
         assert left.fetchall() == []
+
+
+@pytest.mark.skipif(os.environ.get("APP_JOBS_FULL") != "1", reason="make test-upgrade")
+def test_no_change_shuts_out_everybody_for_long(
+    database: str, next_release: Release, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A lock that shuts out readers, with a million jobs: a second at most."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        for _ in range(20):
+            connection.execute(
+                "select count(*) from app_jobs.add_jobs('t', "
+                "array(select '{}'::json from generate_series(1, 50000)))"
+            )
+    with longest_exclusive_lock(database) as longest:
+        next_release.run("-m", "app_jobs.migrate", "migrate", "--dsn", database)
+    with capsys.disabled():
+        print(f"\nlongest lock that shuts out readers, a million jobs: {longest[0] * 1000:.0f} ms")
+    assert longest[0] < 1

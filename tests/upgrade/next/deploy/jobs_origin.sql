@@ -10,9 +10,6 @@ set local lock_timeout = '5s';
 alter table app_jobs.jobs add column origin text not null default 'unknown';
 alter table app_jobs.finished_jobs add column origin text not null default 'unknown';
 
--- Who has many jobs has made it CONCURRENTLY before, as the changelog says.
-create index if not exists jobs_origin on app_jobs.jobs (origin) where origin <> 'unknown';
-
 create function app_jobs.jobs_from(origin text) returns setof bigint
 language sql
 stable
@@ -29,7 +26,6 @@ grant execute on function app_jobs.jobs_from(text) to app_jobs_monitor;
 
 comment on column app_jobs.jobs.origin is 'Where it came from.';
 comment on column app_jobs.finished_jobs.origin is 'Where it came from.';
-comment on index app_jobs.jobs_origin is 'Jobs whose origin is known.';
 comment on function app_jobs.jobs_from(text) is
 'List the jobs that came from a place.
 
