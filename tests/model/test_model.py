@@ -223,7 +223,9 @@ class Queue(RuleBasedStateMachine):
             [job.task, job.tenant, job.queue, job.priority],
         ).fetchall()[0]
         if by_hand:
-            self.connection.execute("update app_jobs.scheduled_jobs set next_run_at = 'infinity'")
+            self.connection.execute(
+                "update app_jobs.scheduled_jobs set next_run_at = now() + interval '1 year'"
+            )
             (number,) = self.call("run_scheduled_job", schedule)
         else:
             (number,) = self.call("run_due_schedules")
