@@ -70,8 +70,8 @@ SUITES = {
 }
 # What does not depend on the server's version runs on one alone: the first or the last. So do tests
 # that are marked so, on the first.
-ONCE = dict.fromkeys(["fit", "hostile", "web"], 0) | dict.fromkeys(
-    ["bench", "chaos", "docs", "mutants", "packaging", "upgrade"], -1
+ONCE = dict.fromkeys(["hostile", "web"], 0) | dict.fromkeys(
+    ["bench", "chaos", "docs", "fit", "mutants", "packaging", "upgrade"], -1
 )
 
 
