@@ -160,10 +160,13 @@ def server_with_a_clock() -> Iterator[tuple[Server, Callable[[str], object]]]:
         clock = Path(folder) / "clock"
         clock.write_text("+0")
         settings = with_clock(FAKETIME_TIMESTAMP_FILE=str(clock), FAKETIME_CACHE_DURATION="1")
+        # Started again with it: the process that watches over the server keeps the true clock.
+        server = stack.enter_context(own_server())
+        server.stop()
         with pytest.MonkeyPatch.context() as patch:
             for name, value in settings.items():
                 patch.setenv(name, value)
-            server = stack.enter_context(own_server())
+            server.start()
         yield server, clock.write_text
 
 
