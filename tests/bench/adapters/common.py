@@ -20,6 +20,7 @@ import json
 import os
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from time import monotonic, sleep
 from typing import Any
@@ -54,27 +55,28 @@ class Meter:
             self.log.append((number, at))
 
 
-class Adapter:
+class Adapter(ABC):
     """One queue: jobs have the payload {"n": number}."""
 
+    @abstractmethod
     async def setup(self) -> None:
-        raise NotImplementedError
+        """Install the schema."""
 
+    @abstractmethod
     async def open(self) -> None:
         """Connect as a producer."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def one(self, number: int) -> None:
         """Add a job, and commit."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def many(self, low: int, high: int) -> None:
         """Add the jobs low to high - 1 in one call, and commit."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def work(self, hit: Hit) -> None:
         """Run jobs for ever."""
-        raise NotImplementedError
 
 
 async def bulk(adapter: Adapter, jobs: int, batch: int) -> None:
