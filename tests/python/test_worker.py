@@ -624,9 +624,9 @@ def test_idle_workers_of_the_same_tasks_share_their_looks(
             if worker._peers == 40:
                 break
             time.sleep(0.01)
-        assert worker._longest_pause() == 10
+        assert worker._longest_pause() == 20
         worker._peers = 400
-        assert worker._longest_pause() == 30
+        assert worker._longest_pause() == 60
         worker._listening = False
         assert worker._longest_pause() == 2
 

@@ -1266,7 +1266,8 @@ def listen(schema: str) -> str:
     return f"listen {quoted(schema)}"
 
 
-NOTIFY = "select pg_catalog.pg_notify(%(channel)s, '')"
+# Producers' notifications have no payload: one that has tells nobody of jobs.
+NOTIFY = "select pg_catalog.pg_notify(%(channel)s, 'test')"
 
 
 # --- what an operator looks at -------------------------------------------------------------------

@@ -56,8 +56,8 @@ BUSY_WITHIN = 0.02  # seconds between two finds that make a worker busy
 FIRST_LOOK = 0.01  # seconds after which an idle worker looks again, doubled up to poll_interval
 TICK_EVERY = timedelta(seconds=0.9)  # somewhat less than the second after which we ask
 ASK_AFTER = 2.0  # seconds after the end of a lease: by then somebody has ticked
-TOGETHER = 8  # looks per poll interval that idle workers of the same tasks share, if there are more
-MOST_APART = 15  # poll intervals between two looks of one of them at most
+TOGETHER = 4  # looks per poll interval that idle workers of the same tasks share, if there are more
+MOST_APART = 30  # poll intervals between two looks of one of them at most
 BUSY_FOR = 0.05  # seconds without a find that make it idle again
 
 
@@ -71,7 +71,7 @@ class Worker:
     lease             how long a job stays ours after a heartbeat, which comes three times as often;
                       when a worker dies, its jobs go to others after at most this long
     poll_interval     how long to wait for a notification before looking for jobs without one; more
-                      than 8 idle workers of the same tasks look 8 times in this time together
+                      than 4 idle workers of the same tasks look 4 times in this time together
     listen_dsn        a direct connection for LISTEN where `dsn` leads to a pooler
     shutdown_timeout  how long to wait for running handlers at the end; those that take longer are
                       cancelled, and their jobs given back
@@ -420,8 +420,9 @@ class Worker:
                     self._idle_lanes.clear()  # each lane is to say anew that it is idle
                     self._wake()
                     while True:
-                        async for _ in connection.notifies(timeout=STATEMENT_TIMEOUT):
-                            self._wake()
+                        async for notice in connection.notifies(timeout=STATEMENT_TIMEOUT):
+                            if not notice.payload:  # others' tests of the line have one
+                                self._wake()
                         with hang_up_after(self._patience, connection):
                             await connection.execute("select")  # or silence might be a dead line
             except (psycopg.Error, OSError) as error:
