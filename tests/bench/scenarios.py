@@ -359,13 +359,13 @@ WAL = """
 
 def cost_of_a_job(server: Server, run: Run, sizes: Sizes) -> Result:
     """What the write-ahead log says of adding and running jobs."""
-    jobs = sizes.jobs(JOBS // 5)
+    jobs = sizes.jobs(JOBS)
     adapter = Adapter(server, run.contender)
     server.execute("create extension pg_walinspect")
     server.execute("checkpoint")
     position = server.execute("select pg_current_wal_flush_lsn()")
     adapter.add(jobs)
-    result = drain(adapter, jobs, limit=300)
+    result = drain(adapter, jobs, limit=600)
     if "cut" in result:
         raise Failed("too slow to be measured")
     with server.connect() as connection:
@@ -384,7 +384,7 @@ def idle_workers(server: Server, run: Run, sizes: Sizes) -> Result:
     )
     with adapter.workers(workers) as running:
         await_workers(server, workers)
-        sleep(sizes.seconds(30))  # until all have backed off
+        sleep(sizes.seconds(90))  # until all have backed off
         before = server.execute(transactions), server.cpu_seconds(), running.cpu_seconds()
         sleep(seconds)
         cpu = server.cpu_seconds(), running.cpu_seconds()
@@ -575,7 +575,7 @@ SCENARIOS = {
             at_most(0.01, "server_core", "the server: < 1 % of a core", below=True),
         ],
         show=("queries", "server_core", "workers_core"),
-        seconds=150,
+        seconds=210,
     ),
     "long": Scenario(
         "20 min at half load, autovacuum at its defaults",
