@@ -22,7 +22,7 @@ from app_jobs.tasks import Fail, JobContext, Snooze
 log = logging.getLogger("app_jobs.worker")
 
 BATCH = 1000  # outcomes in one statement at most
-LINGER = 0.01  # seconds between two statements at least, unless somebody waits: commits are dear
+LINGER = 0.02  # seconds between two statements at least, unless somebody waits: commits are dear
 LOST_NOTICE = "the job was cancelled, timed out or taken over"
 
 
