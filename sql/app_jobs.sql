@@ -116,6 +116,7 @@ insert into app_jobs.error_codes (sqlstate, condition, meaning) values
 ('22004', 'null_value_not_allowed', 'an argument is null where none may be'),
 ('22023', 'invalid_parameter_value', 'an argument has a value outside its range'),
 ('42501', 'insufficient_privilege', 'the caller has no right to this function'),
+('55P03', 'lock_not_available', 'another program holds an advisory lock of app_jobs'),
 ('JQ001', 'unknown_job', 'no job, or no schedule, has this id'),
 ('JQ002', 'not_supported_now', 'not supported in this state or at this isolation level'),
 ('JQ003', 'effect_in_doubt', 'a side effect was begun and never finished: only a person can know'),
@@ -1645,7 +1646,10 @@ language plpgsql
 volatile
 as $$
 declare
+    c_refusals constant integer := 100;
+    c_pause constant double precision := 0.05;
     v_slot integer;
+    v_refused integer := 0;
 begin
     loop
         v_slot := pg_sequence_last_value('app_jobs.slot_current');
@@ -1654,12 +1658,26 @@ begin
                 using errcode = 'JQ090',
                     hint = 'It was not restored with the tables. Call app_jobs.sweep().';
         end if;
-        -- The exclusive lock is only ever taken on a slot that is not current any more, so a lock
-        -- that cannot be had and a slot that has moved on mean the same: look again. Nobody waits.
+        -- We take the exclusive lock only on a slot that is not current any more, so a lock that
+        -- cannot be had and a slot that has moved on mean the same: look again. Nobody waits.
         if pg_try_advisory_xact_lock_shared(app_jobs.lock_key('slot', v_slot::text))
             and v_slot = pg_sequence_last_value('app_jobs.slot_current')
         then
             return v_slot;
+        end if;
+        -- Still current, and refused: somebody else has taken it.
+        if v_slot = pg_sequence_last_value('app_jobs.slot_current') then
+            v_refused := v_refused + 1;
+            if v_refused = c_refusals then
+                raise exception 'another session keeps slot % locked exclusively', v_slot
+                    using errcode = '55P03',
+                        detail = 'Nothing of app_jobs locks the current slot so.',
+                        hint = format(
+                            'Let go of advisory lock %s, and try again: pg_locks shows who has it.',
+                            app_jobs.lock_key('slot', v_slot::text)
+                        );
+            end if;
+            perform pg_sleep(c_pause);
         end if;
     end loop;
 end;
@@ -1845,7 +1863,8 @@ comment on function app_jobs.enter_slot() is
 or leases it does so in a slot that it has entered: then nobody can close the slot before the job
 is committed or gone.
 
-Returns: the slot. Errors: JQ090. Locks: the slot, shared; never waits. Roles: internal.';
+Returns: the slot. Errors: JQ090; 55P03 if somebody who is not of app_jobs keeps it locked
+exclusively for five seconds. Locks: the slot, shared; waits for nobody else. Roles: internal.';
 comment on function app_jobs.note_arrivals(integer) is
 'Count jobs that have entered the current slot.
 
@@ -11455,7 +11474,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '486923d28f849a8b71314e60b4bf7f79d80225b8', 'roles', 'app_jobs', array['schema']::text[], array[]::text[], 'Who may add, claim, steer, watch.', '2026-11-22T11:01:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('6a91e07986522511d0a23464cd2f7ab85208471b', '68c871a26b9eeea4ef2f2987e98f365e7708f6af', 'error_codes', 'app_jobs', 'Every SQLSTATE that we raise.', '2026-11-22T11:02:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('6a91e07986522511d0a23464cd2f7ab85208471b', 'd6be523f9b57365bf006c71ac24b040ab5ccfb3b', 'error_codes', 'app_jobs', 'Every SQLSTATE that we raise.', '2026-11-22T11:02:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('6a91e07986522511d0a23464cd2f7ab85208471b', 'require', 'roles', '486923d28f849a8b71314e60b4bf7f79d80225b8');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
@@ -11518,7 +11537,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '12f554039adf5cbffc3449a3554a480252ee089c', 'counts', 'app_jobs', array['jobs']::text[], array[]::text[], 'How many jobs wait in closed slots.', '2026-11-22T11:09:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('a72e29904a77e2366fb7e14669e5f169887420a3', 'c395ab8498a741ca48079b6e5b6439d4f3b8cb4f', 'slots', 'app_jobs', 'Where waiting jobs stand: slots, streams and alarms.', '2026-11-22T11:10:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('a72e29904a77e2366fb7e14669e5f169887420a3', '1a6c55e28e0f9b74a6cf51606f568d5b7bb7c94b', 'slots', 'app_jobs', 'Where waiting jobs stand: slots, streams and alarms.', '2026-11-22T11:10:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('a72e29904a77e2366fb7e14669e5f169887420a3', 'require', 'counts', '12f554039adf5cbffc3449a3554a480252ee089c');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
