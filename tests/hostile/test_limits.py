@@ -6,6 +6,8 @@ The table is in docs/reliability.md. With APP_JOBS_FULL=1 numbers are larger, an
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import psycopg
 import pytest
 from users import LONG, Login
 
-from app_jobs import Client, migrate
+from app_jobs import BadArgument, Client, Tasks, Worker, migrate
 from app_jobs.embedded import throw_away
 
 MANY = 50_000 if LONG else 2000
@@ -138,6 +140,49 @@ def test_payloads(login: Login, database: str, admin: psycopg.Connection[Any]) -
     admin.execute("insert into packed select %s::json", [f'"{text}xx"'])
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="payload has 67108866 bytes"):
         admin.execute("select app_jobs.add_job(identifier => 't', payload => big) from packed")
+
+
+@pytest.mark.parametrize("options", [{"prefetch": 5000}, {"concurrency": 10_001}])
+def test_workers(
+    database: str,
+    running: Callable[..., AbstractContextManager[Worker]],
+    until: Callable[[str], None],
+    options: dict[str, int],
+) -> None:
+    """A worker with the largest lots, or with more places than a claim may have jobs."""
+    tasks = Tasks()
+    done: list[int] = []
+    sizes: list[int] = []
+
+    @tasks.task("one")
+    async def one(payload: int) -> None:
+        done.append(payload)
+
+    @tasks.batch_task("many", size=5000)
+    async def many(payloads: list[int]) -> None:
+        sizes.append(len(payloads))
+
+    with Client(database) as client:
+        client.add_jobs(identifier="one", payloads=range(10_002))
+        client.add_jobs(identifier="many", payloads=range(5001))
+    with running(tasks, **options):
+        until("not exists (select from app_jobs.jobs)")
+    assert sorted(done) == list(range(10_002))
+    assert sum(sizes) == 5001
+    assert max(sizes) <= 5000
+
+
+def test_workers_beyond(database: str) -> None:
+    tasks = Tasks()
+    for size in (0, 5001):
+        with pytest.raises(BadArgument, match=f"size is out of range: {size}") as caught:
+            tasks.batch_task("many", size=size)
+        assert caught.value.hint == "Give 1 to 5000."
+    tasks.task("one")(print)
+    for prefetch in (-1, 5001):
+        with pytest.raises(BadArgument, match=f"prefetch is out of range: {prefetch}") as caught:
+            Worker(database, tasks, prefetch=prefetch)
+        assert caught.value.hint == "Give 0 to 5000."
 
 
 def test_many_of_everything(login: Login, admin: psycopg.Connection[Any]) -> None:
