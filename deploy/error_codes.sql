@@ -17,6 +17,7 @@ insert into app_jobs.error_codes (sqlstate, condition, meaning) values
 ('22004', 'null_value_not_allowed', 'an argument is null where none may be'),
 ('22023', 'invalid_parameter_value', 'an argument has a value outside its range'),
 ('42501', 'insufficient_privilege', 'the caller has no right to this function'),
+('55P03', 'lock_not_available', 'another program holds an advisory lock of app_jobs'),
 ('JQ001', 'unknown_job', 'no job, or no schedule, has this id'),
 ('JQ002', 'not_supported_now', 'not supported in this state or at this isolation level'),
 ('JQ003', 'effect_in_doubt', 'a side effect was begun and never finished: only a person can know'),

@@ -28,7 +28,7 @@ declare
         := current_setting('transaction_isolation') = 'read committed';
     v_started constant timestamptz := clock_timestamp();
     v_now timestamptz := v_started;
-    c_lot constant integer := 1000;
+    v_at_most constant integer := app_jobs.queues_at_most();
     v_left integer := get_jobs.job_limit;
     v_wanted integer;
     v_queues integer := 0;
@@ -79,7 +79,7 @@ begin
     v_slot := app_jobs.enter_slot();
 
     loop
-        v_wanted := least(v_left, c_lot);
+        v_wanted := least(v_left, v_at_most);
         v_met := app_jobs.look('', get_jobs.task_identifiers, v_paused, v_wanted, v_after);
         v_tids := v_met.tids;
         v_found := cardinality(v_tids) + cardinality(v_met.queued);
@@ -138,13 +138,13 @@ begin
         end if;
         v_claimed := v_claimed + v_count;
         v_left := v_left - v_count;
-        -- Each queue met costs an advisory lock; the server has some thousands for everybody. And
-        -- to park very many jobs takes a while: what a second has done is kept.
+        -- Each queue met costs an advisory lock. And to park very many jobs takes a while: what a
+        -- second has done is kept.
         exit when v_left = 0 or (v_found < v_wanted and not v_met.left_out);
         v_queues := v_queues + (
             select count(distinct q.queue_line) from unnest(v_met.queued) as q
         );
-        exit when v_queues >= c_lot;
+        exit when v_queues >= v_at_most;
         exit when clock_timestamp() > v_started + interval '1 second';
         -- More are wanted: look behind the last one met.
         if v_met.last_id is not null then
@@ -196,7 +196,8 @@ job_expiry        length of the leases, positive, unless the job or its task has
 job_limit         jobs at most, 1 to 10000
 
 Returns: the jobs, in order, with the lease to finish them by; fewer or none if there are no
-more, or if it has met a thousand blocked jobs or taken a second: then the next call goes on.
+more, or if it has met a thousand queues (fewer where the server has few locks) or taken a second:
+then the next call goes on.
 Errors: 22004, 22023, JQ002 for a job of a queue at another level than READ COMMITTED. Locks: the
 jobs, skipping locked ones; queues, trying only; the current slot, shared. Roles: app_jobs_worker.';
 comment on function app_jobs.get_job(text, text[], interval) is

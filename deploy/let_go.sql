@@ -10,8 +10,6 @@ create function app_jobs.queues_left(tids tid[], out queue_lines text[], out tas
 language plpgsql
 stable
 as $$
-declare
-    c_at_most constant integer := 1000;
 begin
     select array_agg(q.line), array_agg(q.task_identifier) into queue_lines, tasks
     from (
@@ -22,7 +20,7 @@ begin
             and j.queue_name is not null
             -- said in a way that no partial index can serve: by address, whatever the statistics say
             and (coalesce(j.seat, 0) > 0 or coalesce(j.line, '-') = '')
-        limit c_at_most
+        limit app_jobs.queues_at_most()
     ) as q;
 end;
 $$;
@@ -205,7 +203,7 @@ those jobs: a seat is left, or one was on its way to a seat.
 
 tids  jobs, locked by the caller
 
-Returns: two arrays for advance_queues(), of a thousand at most, since each queue costs an advisory
+Returns: two arrays for advance_queues(), of queues_at_most(), since each queue costs an advisory
 lock; tick() moves the others. Null if there is none. Roles: internal.';
 comment on function app_jobs.finish_jobs(tid[], text, text, text[], json[], interval) is
 'Move jobs to finished_jobs. What is not kept goes with its errors and effects.

@@ -6,6 +6,17 @@ begin;
 
 set local lock_timeout = '5s';
 
+create function app_jobs.queues_at_most() returns integer
+language sql
+stable
+as $$
+    select least(
+        1000,
+        current_setting('max_locks_per_transaction')::bigint
+        * current_setting('max_connections')::bigint / 4
+    )::integer
+$$;
+
 create function app_jobs.free_seats(queue_line text, wanted integer) returns integer[]
 language plpgsql
 volatile
@@ -219,12 +230,19 @@ begin
 end;
 $$;
 
+revoke all on function app_jobs.queues_at_most() from public;
 revoke all on function app_jobs.free_seats(text, integer) from public;
 revoke all on function app_jobs.take_seats(integer, text[], text[], app_jobs.place[]) from public;
 revoke all on function app_jobs.advance_queues(text[], text[], boolean) from public;
 revoke all on type app_jobs.seated from public;
 
 comment on type app_jobs.seated is 'A job and the seat of its queue that it takes.';
+comment on function app_jobs.queues_at_most() is
+'Say of how many queues a call takes the locks, about: the server has room for some thousands, or
+fewer where it is set so, to be shared by all transactions. What is left waits for the next call, or
+for tick().
+
+Returns: 1000, or a quarter of the room if that is less. Roles: internal.';
 comment on function app_jobs.free_seats(text, integer) is
 'Find free seats of a queue: none if it is paused.
 

@@ -68,7 +68,10 @@ language plpgsql
 volatile
 as $$
 declare
+    c_refusals constant integer := 100;
+    c_pause constant double precision := 0.05;
     v_slot integer;
+    v_refused integer := 0;
 begin
     loop
         v_slot := pg_sequence_last_value('app_jobs.slot_current');
@@ -77,12 +80,26 @@ begin
                 using errcode = 'JQ090',
                     hint = 'It was not restored with the tables. Call app_jobs.sweep().';
         end if;
-        -- The exclusive lock is only ever taken on a slot that is not current any more, so a lock
-        -- that cannot be had and a slot that has moved on mean the same: look again. Nobody waits.
+        -- We take the exclusive lock only on a slot that is not current any more, so a lock that
+        -- cannot be had and a slot that has moved on mean the same: look again. Nobody waits.
         if pg_try_advisory_xact_lock_shared(app_jobs.lock_key('slot', v_slot::text))
             and v_slot = pg_sequence_last_value('app_jobs.slot_current')
         then
             return v_slot;
+        end if;
+        -- Still current, and refused: somebody else has taken it.
+        if v_slot = pg_sequence_last_value('app_jobs.slot_current') then
+            v_refused := v_refused + 1;
+            if v_refused = c_refusals then
+                raise exception 'another session keeps slot % locked exclusively', v_slot
+                    using errcode = '55P03',
+                        detail = 'Nothing of app_jobs locks the current slot so.',
+                        hint = format(
+                            'Let go of advisory lock %s, and try again: pg_locks shows who has it.',
+                            app_jobs.lock_key('slot', v_slot::text)
+                        );
+            end if;
+            perform pg_sleep(c_pause);
         end if;
     end loop;
 end;
@@ -268,7 +285,8 @@ comment on function app_jobs.enter_slot() is
 or leases it does so in a slot that it has entered: then nobody can close the slot before the job
 is committed or gone.
 
-Returns: the slot. Errors: JQ090. Locks: the slot, shared; never waits. Roles: internal.';
+Returns: the slot. Errors: JQ090; 55P03 if somebody who is not of app_jobs keeps it locked
+exclusively for five seconds. Locks: the slot, shared; waits for nobody else. Roles: internal.';
 comment on function app_jobs.note_arrivals(integer) is
 'Count jobs that have entered the current slot.
 

@@ -608,7 +608,7 @@ begin
     perform app_jobs.fire_schedules(least(most, c_schedules));
     made_ready := app_jobs.make_due_ready(null, most);
     expired := app_jobs.end_expired_leases(most);
-    moved := app_jobs.move_queues(least(most, c_queues));
+    moved := app_jobs.move_queues(least(most, c_queues, app_jobs.queues_at_most()));
     pruned := app_jobs.prune_finished(most);
     perform app_jobs.count_idle();
     perform app_jobs.merge_stats(least(most, c_reports), most);

@@ -123,6 +123,7 @@ insert into app_jobs.error_codes (sqlstate, condition, meaning) values
 ('22004', 'null_value_not_allowed', 'an argument is null where none may be'),
 ('22023', 'invalid_parameter_value', 'an argument has a value outside its range'),
 ('42501', 'insufficient_privilege', 'the caller has no right to this function'),
+('55P03', 'lock_not_available', 'another program holds an advisory lock of app_jobs'),
 ('JQ001', 'unknown_job', 'no job, or no schedule, has this id'),
 ('JQ002', 'not_supported_now', 'not supported in this state or at this isolation level'),
 ('JQ003', 'effect_in_doubt', 'a side effect was begun and never finished: only a person can know'),
@@ -1737,7 +1738,10 @@ language plpgsql
 volatile
 as $$
 declare
+    c_refusals constant integer := 100;
+    c_pause constant double precision := 0.05;
     v_slot integer;
+    v_refused integer := 0;
 begin
     loop
         v_slot := pg_sequence_last_value('app_jobs.slot_current');
@@ -1746,12 +1750,26 @@ begin
                 using errcode = 'JQ090',
                     hint = 'It was not restored with the tables. Call app_jobs.sweep().';
         end if;
-        -- The exclusive lock is only ever taken on a slot that is not current any more, so a lock
-        -- that cannot be had and a slot that has moved on mean the same: look again. Nobody waits.
+        -- We take the exclusive lock only on a slot that is not current any more, so a lock that
+        -- cannot be had and a slot that has moved on mean the same: look again. Nobody waits.
         if pg_try_advisory_xact_lock_shared(app_jobs.lock_key('slot', v_slot::text))
             and v_slot = pg_sequence_last_value('app_jobs.slot_current')
         then
             return v_slot;
+        end if;
+        -- Still current, and refused: somebody else has taken it.
+        if v_slot = pg_sequence_last_value('app_jobs.slot_current') then
+            v_refused := v_refused + 1;
+            if v_refused = c_refusals then
+                raise exception 'another session keeps slot % locked exclusively', v_slot
+                    using errcode = '55P03',
+                        detail = 'Nothing of app_jobs locks the current slot so.',
+                        hint = format(
+                            'Let go of advisory lock %s, and try again: pg_locks shows who has it.',
+                            app_jobs.lock_key('slot', v_slot::text)
+                        );
+            end if;
+            perform pg_sleep(c_pause);
         end if;
     end loop;
 end;
@@ -1937,7 +1955,8 @@ comment on function app_jobs.enter_slot() is
 or leases it does so in a slot that it has entered: then nobody can close the slot before the job
 is committed or gone.
 
-Returns: the slot. Errors: JQ090. Locks: the slot, shared; never waits. Roles: internal.';
+Returns: the slot. Errors: JQ090; 55P03 if somebody who is not of app_jobs keeps it locked
+exclusively for five seconds. Locks: the slot, shared; waits for nobody else. Roles: internal.';
 comment on function app_jobs.note_arrivals(integer) is
 'Count jobs that have entered the current slot.
 
@@ -2326,6 +2345,17 @@ begin
 
 set local lock_timeout = '5s';
 
+create function app_jobs.queues_at_most() returns integer
+language sql
+stable
+as $$
+    select least(
+        1000,
+        current_setting('max_locks_per_transaction')::bigint
+        * current_setting('max_connections')::bigint / 4
+    )::integer
+$$;
+
 create function app_jobs.free_seats(queue_line text, wanted integer) returns integer[]
 language plpgsql
 volatile
@@ -2539,12 +2569,19 @@ begin
 end;
 $$;
 
+revoke all on function app_jobs.queues_at_most() from public;
 revoke all on function app_jobs.free_seats(text, integer) from public;
 revoke all on function app_jobs.take_seats(integer, text[], text[], app_jobs.place[]) from public;
 revoke all on function app_jobs.advance_queues(text[], text[], boolean) from public;
 revoke all on type app_jobs.seated from public;
 
 comment on type app_jobs.seated is 'A job and the seat of its queue that it takes.';
+comment on function app_jobs.queues_at_most() is
+'Say of how many queues a call takes the locks, about: the server has room for some thousands, or
+fewer where it is set so, to be shared by all transactions. What is left waits for the next call, or
+for tick().
+
+Returns: 1000, or a quarter of the room if that is less. Roles: internal.';
 comment on function app_jobs.free_seats(text, integer) is
 'Find free seats of a queue: none if it is paused.
 
@@ -2590,8 +2627,6 @@ create function app_jobs.queues_left(tids tid[], out queue_lines text[], out tas
 language plpgsql
 stable
 as $$
-declare
-    c_at_most constant integer := 1000;
 begin
     select array_agg(q.line), array_agg(q.task_identifier) into queue_lines, tasks
     from (
@@ -2602,7 +2637,7 @@ begin
             and j.queue_name is not null
             -- said in a way that no partial index can serve: by address, whatever the statistics say
             and (coalesce(j.seat, 0) > 0 or coalesce(j.line, '-') = '')
-        limit c_at_most
+        limit app_jobs.queues_at_most()
     ) as q;
 end;
 $$;
@@ -2785,7 +2820,7 @@ those jobs: a seat is left, or one was on its way to a seat.
 
 tids  jobs, locked by the caller
 
-Returns: two arrays for advance_queues(), of a thousand at most, since each queue costs an advisory
+Returns: two arrays for advance_queues(), of queues_at_most(), since each queue costs an advisory
 lock; tick() moves the others. Null if there is none. Roles: internal.';
 comment on function app_jobs.finish_jobs(tid[], text, text, text[], json[], interval) is
 'Move jobs to finished_jobs. What is not kept goes with its errors and effects.
@@ -7403,7 +7438,7 @@ begin
     perform app_jobs.fire_schedules(least(most, c_schedules));
     made_ready := app_jobs.make_due_ready(null, most);
     expired := app_jobs.end_expired_leases(most);
-    moved := app_jobs.move_queues(least(most, c_queues));
+    moved := app_jobs.move_queues(least(most, c_queues, app_jobs.queues_at_most()));
     pruned := app_jobs.prune_finished(most);
     perform app_jobs.count_idle();
     perform app_jobs.merge_stats(least(most, c_reports), most);
@@ -7619,7 +7654,7 @@ declare
         := current_setting('transaction_isolation') = 'read committed';
     v_started constant timestamptz := clock_timestamp();
     v_now timestamptz := v_started;
-    c_lot constant integer := 1000;
+    v_at_most constant integer := app_jobs.queues_at_most();
     v_left integer := get_jobs.job_limit;
     v_wanted integer;
     v_queues integer := 0;
@@ -7670,7 +7705,7 @@ begin
     v_slot := app_jobs.enter_slot();
 
     loop
-        v_wanted := least(v_left, c_lot);
+        v_wanted := least(v_left, v_at_most);
         v_met := app_jobs.look('', get_jobs.task_identifiers, v_paused, v_wanted, v_after);
         v_tids := v_met.tids;
         v_found := cardinality(v_tids) + cardinality(v_met.queued);
@@ -7729,13 +7764,13 @@ begin
         end if;
         v_claimed := v_claimed + v_count;
         v_left := v_left - v_count;
-        -- Each queue met costs an advisory lock; the server has some thousands for everybody. And
-        -- to park very many jobs takes a while: what a second has done is kept.
+        -- Each queue met costs an advisory lock. And to park very many jobs takes a while: what a
+        -- second has done is kept.
         exit when v_left = 0 or (v_found < v_wanted and not v_met.left_out);
         v_queues := v_queues + (
             select count(distinct q.queue_line) from unnest(v_met.queued) as q
         );
-        exit when v_queues >= c_lot;
+        exit when v_queues >= v_at_most;
         exit when clock_timestamp() > v_started + interval '1 second';
         -- More are wanted: look behind the last one met.
         if v_met.last_id is not null then
@@ -7787,7 +7822,8 @@ job_expiry        length of the leases, positive, unless the job or its task has
 job_limit         jobs at most, 1 to 10000
 
 Returns: the jobs, in order, with the lease to finish them by; fewer or none if there are no
-more, or if it has met a thousand blocked jobs or taken a second: then the next call goes on.
+more, or if it has met a thousand queues (fewer where the server has few locks) or taken a second:
+then the next call goes on.
 Errors: 22004, 22023, JQ002 for a job of a queue at another level than READ COMMITTED. Locks: the
 jobs, skipping locked ones; queues, trying only; the current slot, shared. Roles: app_jobs_worker.';
 comment on function app_jobs.get_job(text, text[], interval) is

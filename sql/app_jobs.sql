@@ -116,6 +116,7 @@ insert into app_jobs.error_codes (sqlstate, condition, meaning) values
 ('22004', 'null_value_not_allowed', 'an argument is null where none may be'),
 ('22023', 'invalid_parameter_value', 'an argument has a value outside its range'),
 ('42501', 'insufficient_privilege', 'the caller has no right to this function'),
+('55P03', 'lock_not_available', 'another program holds an advisory lock of app_jobs'),
 ('JQ001', 'unknown_job', 'no job, or no schedule, has this id'),
 ('JQ002', 'not_supported_now', 'not supported in this state or at this isolation level'),
 ('JQ003', 'effect_in_doubt', 'a side effect was begun and never finished: only a person can know'),
@@ -1676,7 +1677,10 @@ language plpgsql
 volatile
 as $$
 declare
+    c_refusals constant integer := 100;
+    c_pause constant double precision := 0.05;
     v_slot integer;
+    v_refused integer := 0;
 begin
     loop
         v_slot := pg_sequence_last_value('app_jobs.slot_current');
@@ -1685,12 +1689,26 @@ begin
                 using errcode = 'JQ090',
                     hint = 'It was not restored with the tables. Call app_jobs.sweep().';
         end if;
-        -- The exclusive lock is only ever taken on a slot that is not current any more, so a lock
-        -- that cannot be had and a slot that has moved on mean the same: look again. Nobody waits.
+        -- We take the exclusive lock only on a slot that is not current any more, so a lock that
+        -- cannot be had and a slot that has moved on mean the same: look again. Nobody waits.
         if pg_try_advisory_xact_lock_shared(app_jobs.lock_key('slot', v_slot::text))
             and v_slot = pg_sequence_last_value('app_jobs.slot_current')
         then
             return v_slot;
+        end if;
+        -- Still current, and refused: somebody else has taken it.
+        if v_slot = pg_sequence_last_value('app_jobs.slot_current') then
+            v_refused := v_refused + 1;
+            if v_refused = c_refusals then
+                raise exception 'another session keeps slot % locked exclusively', v_slot
+                    using errcode = '55P03',
+                        detail = 'Nothing of app_jobs locks the current slot so.',
+                        hint = format(
+                            'Let go of advisory lock %s, and try again: pg_locks shows who has it.',
+                            app_jobs.lock_key('slot', v_slot::text)
+                        );
+            end if;
+            perform pg_sleep(c_pause);
         end if;
     end loop;
 end;
@@ -1876,7 +1894,8 @@ comment on function app_jobs.enter_slot() is
 or leases it does so in a slot that it has entered: then nobody can close the slot before the job
 is committed or gone.
 
-Returns: the slot. Errors: JQ090. Locks: the slot, shared; never waits. Roles: internal.';
+Returns: the slot. Errors: JQ090; 55P03 if somebody who is not of app_jobs keeps it locked
+exclusively for five seconds. Locks: the slot, shared; waits for nobody else. Roles: internal.';
 comment on function app_jobs.note_arrivals(integer) is
 'Count jobs that have entered the current slot.
 
@@ -2253,6 +2272,17 @@ Roles: internal; the caller pins the plans.';
 
 set local lock_timeout = '5s';
 
+create function app_jobs.queues_at_most() returns integer
+language sql
+stable
+as $$
+    select least(
+        1000,
+        current_setting('max_locks_per_transaction')::bigint
+        * current_setting('max_connections')::bigint / 4
+    )::integer
+$$;
+
 create function app_jobs.free_seats(queue_line text, wanted integer) returns integer[]
 language plpgsql
 volatile
@@ -2466,12 +2496,19 @@ begin
 end;
 $$;
 
+revoke all on function app_jobs.queues_at_most() from public;
 revoke all on function app_jobs.free_seats(text, integer) from public;
 revoke all on function app_jobs.take_seats(integer, text[], text[], app_jobs.place[]) from public;
 revoke all on function app_jobs.advance_queues(text[], text[], boolean) from public;
 revoke all on type app_jobs.seated from public;
 
 comment on type app_jobs.seated is 'A job and the seat of its queue that it takes.';
+comment on function app_jobs.queues_at_most() is
+'Say of how many queues a call takes the locks, about: the server has room for some thousands, or
+fewer where it is set so, to be shared by all transactions. What is left waits for the next call, or
+for tick().
+
+Returns: 1000, or a quarter of the room if that is less. Roles: internal.';
 comment on function app_jobs.free_seats(text, integer) is
 'Find free seats of a queue: none if it is paused.
 
@@ -2511,8 +2548,6 @@ create function app_jobs.queues_left(tids tid[], out queue_lines text[], out tas
 language plpgsql
 stable
 as $$
-declare
-    c_at_most constant integer := 1000;
 begin
     select array_agg(q.line), array_agg(q.task_identifier) into queue_lines, tasks
     from (
@@ -2523,7 +2558,7 @@ begin
             and j.queue_name is not null
             -- said in a way that no partial index can serve: by address, whatever the statistics say
             and (coalesce(j.seat, 0) > 0 or coalesce(j.line, '-') = '')
-        limit c_at_most
+        limit app_jobs.queues_at_most()
     ) as q;
 end;
 $$;
@@ -2706,7 +2741,7 @@ those jobs: a seat is left, or one was on its way to a seat.
 
 tids  jobs, locked by the caller
 
-Returns: two arrays for advance_queues(), of a thousand at most, since each queue costs an advisory
+Returns: two arrays for advance_queues(), of queues_at_most(), since each queue costs an advisory
 lock; tick() moves the others. Null if there is none. Roles: internal.';
 comment on function app_jobs.finish_jobs(tid[], text, text, text[], json[], interval) is
 'Move jobs to finished_jobs. What is not kept goes with its errors and effects.
@@ -7264,7 +7299,7 @@ begin
     perform app_jobs.fire_schedules(least(most, c_schedules));
     made_ready := app_jobs.make_due_ready(null, most);
     expired := app_jobs.end_expired_leases(most);
-    moved := app_jobs.move_queues(least(most, c_queues));
+    moved := app_jobs.move_queues(least(most, c_queues, app_jobs.queues_at_most()));
     pruned := app_jobs.prune_finished(most);
     perform app_jobs.count_idle();
     perform app_jobs.merge_stats(least(most, c_reports), most);
@@ -7474,7 +7509,7 @@ declare
         := current_setting('transaction_isolation') = 'read committed';
     v_started constant timestamptz := clock_timestamp();
     v_now timestamptz := v_started;
-    c_lot constant integer := 1000;
+    v_at_most constant integer := app_jobs.queues_at_most();
     v_left integer := get_jobs.job_limit;
     v_wanted integer;
     v_queues integer := 0;
@@ -7525,7 +7560,7 @@ begin
     v_slot := app_jobs.enter_slot();
 
     loop
-        v_wanted := least(v_left, c_lot);
+        v_wanted := least(v_left, v_at_most);
         v_met := app_jobs.look('', get_jobs.task_identifiers, v_paused, v_wanted, v_after);
         v_tids := v_met.tids;
         v_found := cardinality(v_tids) + cardinality(v_met.queued);
@@ -7584,13 +7619,13 @@ begin
         end if;
         v_claimed := v_claimed + v_count;
         v_left := v_left - v_count;
-        -- Each queue met costs an advisory lock; the server has some thousands for everybody. And
-        -- to park very many jobs takes a while: what a second has done is kept.
+        -- Each queue met costs an advisory lock. And to park very many jobs takes a while: what a
+        -- second has done is kept.
         exit when v_left = 0 or (v_found < v_wanted and not v_met.left_out);
         v_queues := v_queues + (
             select count(distinct q.queue_line) from unnest(v_met.queued) as q
         );
-        exit when v_queues >= c_lot;
+        exit when v_queues >= v_at_most;
         exit when clock_timestamp() > v_started + interval '1 second';
         -- More are wanted: look behind the last one met.
         if v_met.last_id is not null then
@@ -7642,7 +7677,8 @@ job_expiry        length of the leases, positive, unless the job or its task has
 job_limit         jobs at most, 1 to 10000
 
 Returns: the jobs, in order, with the lease to finish them by; fewer or none if there are no
-more, or if it has met a thousand blocked jobs or taken a second: then the next call goes on.
+more, or if it has met a thousand queues (fewer where the server has few locks) or taken a second:
+then the next call goes on.
 Errors: 22004, 22023, JQ002 for a job of a queue at another level than READ COMMITTED. Locks: the
 jobs, skipping locked ones; queues, trying only; the current slot, shared. Roles: app_jobs_worker.';
 comment on function app_jobs.get_job(text, text[], interval) is
@@ -11477,7 +11513,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '486923d28f849a8b71314e60b4bf7f79d80225b8', 'roles', 'app_jobs', array['schema']::text[], array[]::text[], 'Who may add, claim, steer, watch.', '2026-11-22T11:01:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('6a91e07986522511d0a23464cd2f7ab85208471b', '68c871a26b9eeea4ef2f2987e98f365e7708f6af', 'error_codes', 'app_jobs', 'Every SQLSTATE that we raise.', '2026-11-22T11:02:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('6a91e07986522511d0a23464cd2f7ab85208471b', 'd6be523f9b57365bf006c71ac24b040ab5ccfb3b', 'error_codes', 'app_jobs', 'Every SQLSTATE that we raise.', '2026-11-22T11:02:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('6a91e07986522511d0a23464cd2f7ab85208471b', 'require', 'roles', '486923d28f849a8b71314e60b4bf7f79d80225b8');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
@@ -11540,7 +11576,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '12f554039adf5cbffc3449a3554a480252ee089c', 'counts', 'app_jobs', array['jobs']::text[], array[]::text[], 'How many jobs wait in closed slots.', '2026-11-22T11:09:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('a72e29904a77e2366fb7e14669e5f169887420a3', 'c395ab8498a741ca48079b6e5b6439d4f3b8cb4f', 'slots', 'app_jobs', 'Where waiting jobs stand: slots, streams and alarms.', '2026-11-22T11:10:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('a72e29904a77e2366fb7e14669e5f169887420a3', '1a6c55e28e0f9b74a6cf51606f568d5b7bb7c94b', 'slots', 'app_jobs', 'Where waiting jobs stand: slots, streams and alarms.', '2026-11-22T11:10:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('a72e29904a77e2366fb7e14669e5f169887420a3', 'require', 'counts', '12f554039adf5cbffc3449a3554a480252ee089c');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
@@ -11556,7 +11592,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', 'c816e2ab06af16603fa41fb58b2812a3a5d2f567', 'lines', 'app_jobs', array['slots']::text[], array[]::text[], 'look(): the first jobs of a line, in order, whatever waits in front.', '2026-11-22T11:11:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('62ca8cf0a4b4efe2f30cd2e04e8f75771aaecc0b', '6b53ae471aa8059ff53601a46c019f13490a2a84', 'queues', 'app_jobs', 'Seats and parking: queues run one or N at a time.', '2026-11-22T11:12:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('62ca8cf0a4b4efe2f30cd2e04e8f75771aaecc0b', '089b03f90e78e6c14bbca04a17f499cbf72ad023', 'queues', 'app_jobs', 'Seats and parking: queues run one or N at a time.', '2026-11-22T11:12:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('62ca8cf0a4b4efe2f30cd2e04e8f75771aaecc0b', 'require', 'lines', 'c816e2ab06af16603fa41fb58b2812a3a5d2f567');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
@@ -11565,7 +11601,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '62ca8cf0a4b4efe2f30cd2e04e8f75771aaecc0b', 'queues', 'app_jobs', array['lines', 'job_queues']::text[], array[]::text[], 'Seats and parking: queues run one or N at a time.', '2026-11-22T11:12:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('7f6c18e854b33f5d9798829b889703ba8afba16c', '8d75d9d82ba6d3dceb37863573cd878b45be0985', 'let_go', 'app_jobs', 'What happens to a held job that is not completed.', '2026-11-22T11:13:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('7f6c18e854b33f5d9798829b889703ba8afba16c', 'b8d3b1deaf2f673f684fd8e65d74d7b0b4faa473', 'let_go', 'app_jobs', 'What happens to a held job that is not completed.', '2026-11-22T11:13:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('7f6c18e854b33f5d9798829b889703ba8afba16c', 'require', 'queues', '62ca8cf0a4b4efe2f30cd2e04e8f75771aaecc0b');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
@@ -11641,7 +11677,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', 'af8ea4dbc28d4a4d42d8d18452800aaf1ca97a02', 'task_stats', 'app_jobs', array['metrics']::text[], array[]::text[], 'task_stats(): figures per minute and task, told by workers; depths(): what waited.', '2026-11-22T12:17:40Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('67bfdecf30980706d870a06e41b925f99c58c472', '430d4389d8422f0223c125c3651d50e28b7efb76', 'tick', 'app_jobs', 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('67bfdecf30980706d870a06e41b925f99c58c472', '28e0805c4f7b2c0bf4586f5adec182ecad2db7c9', 'tick', 'app_jobs', 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('67bfdecf30980706d870a06e41b925f99c58c472', 'require', 'cancel_job', 'cfe18508c3ff1ef532987895cfc33d245bd0c914');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
@@ -11652,7 +11688,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '67bfdecf30980706d870a06e41b925f99c58c472', 'tick', 'app_jobs', array['cancel_job', 'run_schedules', 'task_stats']::text[], array[]::text[], 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('bfda56aff3996ce40813dc084a949dd697b31ec4', 'cf097841c0e63a7b5e67d19eec6f3922628606f4', 'get_jobs', 'app_jobs', 'get_job() and get_jobs(): the claim.', '2026-11-22T11:19:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('bfda56aff3996ce40813dc084a949dd697b31ec4', 'e2aa45f52d3ed3b61305e2b797c8ee39a7c0b851', 'get_jobs', 'app_jobs', 'get_job() and get_jobs(): the claim.', '2026-11-22T11:19:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('bfda56aff3996ce40813dc084a949dd697b31ec4', 'require', 'tick', '67bfdecf30980706d870a06e41b925f99c58c472');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)

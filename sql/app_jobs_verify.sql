@@ -115,7 +115,7 @@ $$;
 do $$
 begin
     assert (
-        select count(*) >= 10 and bool_and(e.condition <> '' and e.meaning <> '')
+        select count(*) >= 11 and bool_and(e.condition <> '' and e.meaning <> '')
         from app_jobs.error_codes as e
     ), 'codes are missing';
 end;
@@ -1295,6 +1295,7 @@ begin
     select string_agg(e.signature, ', ') into v_wrong
     from (
         values
+        ('queues_at_most()', 'integer', ''),
         ('free_seats(queue_line text, wanted integer)', 'integer[]', ''),
         (
             'take_seats(slot integer, tasks text[], paused text[], places app_jobs.place[])',

@@ -59,7 +59,7 @@ $$;
 do $$
 begin
     assert (
-        select count(*) >= 10 and bool_and(e.condition <> '' and e.meaning <> '')
+        select count(*) >= 11 and bool_and(e.condition <> '' and e.meaning <> '')
         from app_jobs.error_codes as e
     ), 'codes are missing';
 end;

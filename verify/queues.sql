@@ -59,6 +59,7 @@ begin
     select string_agg(e.signature, ', ') into v_wrong
     from (
         values
+        ('queues_at_most()', 'integer', ''),
         ('free_seats(queue_line text, wanted integer)', 'integer[]', ''),
         (
             'take_seats(slot integer, tasks text[], paused text[], places app_jobs.place[])',

@@ -102,12 +102,12 @@ def until(admin: psycopg.Connection[Any]) -> Callable[[str], None]:
 
 
 @pytest.fixture
-def running(dsn_of: Callable[[str], str]) -> Callable[[Tasks], AbstractContextManager[Worker]]:
-    """A function (tasks): a worker, who has its role alone, for the length of a block."""
+def running(dsn_of: Callable[[str], str]) -> Callable[..., AbstractContextManager[Worker]]:
+    """A function (tasks, options): a worker, who has its role alone, for the length of a block."""
 
     @contextmanager
-    def run(tasks: Tasks) -> Iterator[Worker]:
-        worker = Worker(dsn_of("worker"), tasks)
+    def run(tasks: Tasks, **options: Any) -> Iterator[Worker]:
+        worker = Worker(dsn_of("worker"), tasks, **options)
         with ThreadPoolExecutor() as pool:
             ended = pool.submit(worker.run)
             try:

@@ -5,6 +5,9 @@ The table is in docs/reliability.md. With APP_JOBS_FULL=1 numbers are larger, an
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,8 @@ import psycopg
 import pytest
 from users import LONG, Login
 
-from app_jobs import Client
+from app_jobs import BadArgument, Client, Tasks, Worker, migrate
+from app_jobs.embedded import throw_away
 
 MANY = 50_000 if LONG else 2000
 MEGABYTE = 1024 * 1024
@@ -138,6 +142,49 @@ def test_payloads(login: Login, database: str, admin: psycopg.Connection[Any]) -
         admin.execute("select app_jobs.add_job(identifier => 't', payload => big) from packed")
 
 
+@pytest.mark.parametrize("options", [{"prefetch": 5000}, {"concurrency": 10_001}])
+def test_workers(
+    database: str,
+    running: Callable[..., AbstractContextManager[Worker]],
+    until: Callable[[str], None],
+    options: dict[str, int],
+) -> None:
+    """A worker with the largest lots, or with more places than a claim may have jobs."""
+    tasks = Tasks()
+    done: list[int] = []
+    sizes: list[int] = []
+
+    @tasks.task("one")
+    async def one(payload: int) -> None:
+        done.append(payload)
+
+    @tasks.batch_task("many", size=5000)
+    async def many(payloads: list[int]) -> None:
+        sizes.append(len(payloads))
+
+    with Client(database) as client:
+        client.add_jobs(identifier="one", payloads=range(10_002))
+        client.add_jobs(identifier="many", payloads=range(5001))
+    with running(tasks, **options):
+        until("not exists (select from app_jobs.jobs)")
+    assert sorted(done) == list(range(10_002))
+    assert sum(sizes) == 5001
+    assert max(sizes) <= 5000
+
+
+def test_workers_beyond(database: str) -> None:
+    tasks = Tasks()
+    for size in (0, 5001):
+        with pytest.raises(BadArgument, match=f"size is out of range: {size}") as caught:
+            tasks.batch_task("many", size=size)
+        assert caught.value.hint == "Give 1 to 5000."
+    tasks.task("one")(print)
+    for prefetch in (-1, 5001):
+        with pytest.raises(BadArgument, match=f"prefetch is out of range: {prefetch}") as caught:
+            Worker(database, tasks, prefetch=prefetch)
+        assert caught.value.hint == "Give 0 to 5000."
+
+
 def test_many_of_everything(login: Login, admin: psycopg.Connection[Any]) -> None:
     """Queues, tasks, workers, schedules; a claim of jobs of as many queues takes some."""
     operator = login("operator")
@@ -167,6 +214,55 @@ def test_many_of_everything(login: Login, admin: psycopg.Connection[Any]) -> Non
         rest -= len(ids)
     print(f"{MANY} queues: {len(claims)} claims, {max(claims)} jobs in the largest")
     assert admin.execute("select count(*) from app_jobs.jobs").fetchone() == (0,)
+
+
+def test_few_locks() -> None:
+    """A lock table smaller than the jobs' queues: a call meets fewer, the next one goes on."""
+    jobs = f"from generate_series(1, {MANY}) as n, generate_series(1, 2)"
+    with (
+        throw_away(
+            bin_dir=Path(os.environ["APP_JOBS_TEST_BIN"]),
+            settings={"max_locks_per_transaction": "10", "max_connections": "10"},
+        ) as dsn,
+        psycopg.connect(dsn, autocommit=True) as connection,
+    ):
+        migrate.migrate(dsn, log=lambda _: None)
+        connection.execute(
+            "select from app_jobs.add_jobs((select json_agg(json_build_object("
+            f"'identifier', 't', 'queue_name', 'queue ' || n)) {jobs}))".encode()
+        )
+        held: list[int] = []
+        calls = 0
+
+        def claim() -> int:
+            claimed = connection.execute(
+                "select id from app_jobs.get_jobs('w', job_limit => 10000)"
+            )
+            ids = [number for (number,) in claimed]
+            held.extend(ids)
+            return len(ids)
+
+        # Within one transaction locks add up until there are no more: all of it is refused.
+        with pytest.raises(psycopg.errors.OutOfMemory) as caught, connection.transaction():
+            while claim():
+                pass
+        hint = caught.value.diag.message_hint
+        assert hint is not None
+        assert "max_locks_per_transaction" in hint
+        held.clear()
+        while len(held) < MANY:
+            assert claim()
+            calls += 1
+        assert connection.execute(
+            "select count(*) from app_jobs.complete_jobs('w', %s)", [held]
+        ).fetchone() == (MANY,)
+        ready = "select count(*) from app_jobs.jobs where line = ''"
+        while connection.execute(ready).fetchone() != (MANY,):
+            assert connection.execute("select moved from app_jobs.tick()").fetchone() != (0,)
+        cancelled = "select count(*) from app_jobs.cancel_jobs(array(select j.id from app_jobs.jobs as j), '')"
+        assert connection.execute(cancelled).fetchone() == (MANY,)
+        assert connection.execute("select count(*) from app_jobs.jobs").fetchone() == (0,)
+        print(f"{MANY} queues, few locks: {calls} claims")
 
 
 def test_a_gigabyte(login: Login, admin: psycopg.Connection[Any]) -> None:

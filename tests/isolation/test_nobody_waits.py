@@ -1,13 +1,19 @@
-"""Nobody waits for a producer, nor for those who look after the queue, however long they stay."""
+"""Nobody waits for a producer, nor for those who look after the queue, however long they stay.
+
+Nor for ever for somebody else who has taken a lock of ours.
+"""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
 import psycopg
 import pytest
 import races
+
+from app_jobs._link import is_trouble
 
 # Whoever waits for a lock gets an error; how busy the machine is plays no part.
 NO_WAITING = "-c lock_timeout=10ms"
@@ -102,3 +108,32 @@ def test_nobody_waits_for_whoever_sets_right_what_is_out_of_date(database: str, 
         assert held.rowcount > 0
         for call in CALLS:
             other.execute(f"select app_jobs.{call}".encode())
+
+
+def test_nobody_waits_for_ever_for_an_outsider(database: str) -> None:
+    """Who has the slot's lock is named, which workers take for trouble that passes."""
+    add = "select id from app_jobs.add_job(identifier => 'task')"
+    current = "pg_sequence_last_value('app_jobs.slot_current')::text"
+    asleep = "select wait_event = 'PgSleep' from pg_stat_activity where pid = %s"
+    with (
+        psycopg.connect(database, autocommit=True) as outsider,
+        psycopg.connect(database, autocommit=True, options="-c statement_timeout=20s") as producer,
+        ThreadPoolExecutor() as pool,
+    ):
+        ((key,),) = outsider.execute(f"select app_jobs.lock_key('slot', {current})".encode())
+        outsider.execute("select pg_advisory_lock(%s)", [key])
+        with pytest.raises(psycopg.errors.LockNotAvailable) as caught:
+            producer.execute(add)
+        assert f"advisory lock {key}," in str(caught.value.diag.message_hint)
+        assert is_trouble(caught.value)
+
+        producer.execute("set statement_timeout = '100ms'")
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            producer.execute(add)
+        producer.execute("reset statement_timeout")
+
+        added = pool.submit(producer.execute, add)
+        while outsider.execute(asleep, [producer.info.backend_pid]).fetchone() != (True,):
+            assert not added.done()
+        outsider.execute("select pg_advisory_unlock(%s)", [key])
+        assert added.result().rowcount == 1

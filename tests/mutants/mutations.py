@@ -277,6 +277,14 @@ MUTANTS = [
         "slot-repeatable-read.spec",
     ),
     mutant(
+        "a slot that an outsider has locked is asked for without end",
+        "whoever has taken a lock of ours holds nobody up for ever",
+        "slots",
+        "if v_refused = c_refusals then",
+        "if false then",
+        "isolation/test_nobody_waits.py::test_nobody_waits_for_ever_for_an_outsider",
+    ),
+    mutant(
         "a slot is closed without its lock",
         "a slot that an uncommitted transaction has entered is not closed",
         "slots",

@@ -5,7 +5,7 @@ select no_plan();
 select set_has(
     'select sqlstate from app_jobs.error_codes',
     $$values
-        ('22004'), ('22023'), ('42501'),
+        ('22004'), ('22023'), ('42501'), ('55P03'),
         ('JQ001'), ('JQ002'), ('JQ003'), ('JQ004'), ('JQ005'), ('JQ091')$$,
     'the contract''s codes are there'
 );

@@ -223,6 +223,7 @@ select
     is(
         pg_temp.callers($$select app_jobs.free_seats(':q', 1)$$), '', 'nobody may call free_seats()'
     );
+select is(app_jobs.queues_at_most(), 1000, 'a call takes a thousand locks of queues');
 
 select finish();
 rollback;

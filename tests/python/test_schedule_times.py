@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime, time, timedelta, timezone
@@ -219,6 +220,10 @@ def test_rules_agree_with_cronsim(connection: psycopg.Connection[Any]) -> None:
         "cronsim runs at a time that the rule does not have",
         "cronsim leaves out a time that the rule has",
     }
+    if sys.version_info < (3, 11):
+        # cronsim 2.7, the last for it: days from the 30th on, in months that never have them, though
+        # the rule has days of the week as well
+        known.add("refused by cronsim alone")
     assert {name: them[:3] for name, them in found.items() if name not in known} == {}
     assert len(found[None]) > 0.99 * RULES
     # The cases are worth something: they have times on both sides of clock changes, and nevers.
