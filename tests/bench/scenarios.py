@@ -359,7 +359,7 @@ WAL = """
 
 def cost_of_a_job(server: Server, run: Run, sizes: Sizes) -> Result:
     """What the write-ahead log says of adding and running jobs."""
-    jobs = sizes.jobs(JOBS)
+    jobs = sizes.jobs(JOBS // 2)
     adapter = Adapter(server, run.contender)
     server.execute("create extension pg_walinspect")
     server.execute("checkpoint")
