@@ -103,6 +103,7 @@ declare
     v_lot app_jobs.found;
     c_slots_at_most constant integer := 200;
     c_many constant integer := 100;
+    c_heads_at_most constant integer := 256;
     v_tasks text[] := look.tasks;
     v_low text := '';
     v_high text;
@@ -164,6 +165,7 @@ begin
         -- elsewhere a bound.
         v_best := null;
         v_next := null;
+        v_count := 0;
         for v_head in
             with exact as (
                 select o.slot from app_jobs.open_slots as o where o.slot <> all(v_seen)
@@ -208,6 +210,8 @@ begin
             order by 2, 3, 4
         loop
             exit when v_best is null and v_head.priority > v_urgency;
+            v_count := v_count + 1;
+            continue when v_head.slot = any(v_left_out);
             if v_best is null
                 and not v_shares
                 and v_head.closed
@@ -217,8 +221,8 @@ begin
             then
                 v_left_out := v_left_out || v_head.slot;
                 v_urgency := v_head.priority;
+                continue;
             end if;
-            continue when v_head.slot = any(v_left_out);
             if v_best is null then
                 v_best := v_head;
             elsif v_head.slot <> v_best.slot then
@@ -228,11 +232,15 @@ begin
         end loop;
         v_found.left_out := v_urgency is not null;
         if v_best is null and v_found.left_out and v_left = look.wanted then
-            -- nothing as urgent elsewhere
-            v_shares := true;
-            v_seen := '{}';
-            v_left_out := '{}';
-            v_urgency := null;
+            if v_count >= v_heads and v_heads < c_heads_at_most then
+                v_heads := 4 * v_heads;
+            else
+                -- nothing as urgent elsewhere
+                v_shares := true;
+                v_seen := '{}';
+                v_left_out := '{}';
+                v_urgency := null;
+            end if;
             continue;
         end if;
         exit when v_best is null;

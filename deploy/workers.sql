@@ -99,11 +99,33 @@ begin
 end;
 $$;
 
+create function app_jobs.idle_peers(worker_id text) returns integer
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform app_jobs.check_worker_id(idle_peers.worker_id);
+    return (
+        select count(*)
+        from app_jobs.workers as w
+        inner join app_jobs.workers as me on me.worker_id = idle_peers.worker_id
+        where
+            w.idle
+            and w.last_seen_at > clock_timestamp() - interval '1 minute'
+            and w.task_identifiers is not distinct from me.task_identifiers
+    );
+end;
+$$;
+
 revoke all on function app_jobs.wake_workers() from public;
 revoke all on function app_jobs.register_worker(text, text, integer, text[]) from public;
 revoke all on function app_jobs.set_worker_idle(text, boolean) from public;
+revoke all on function app_jobs.idle_peers(text) from public;
 grant execute on function app_jobs.register_worker(text, text, integer, text[]) to app_jobs_worker;
 grant execute on function app_jobs.set_worker_idle(text, boolean) to app_jobs_worker;
+grant execute on function app_jobs.idle_peers(text) to app_jobs_worker;
 grant select on app_jobs.workers to app_jobs_operator, app_jobs_monitor;
 
 comment on table app_jobs.workers is
@@ -140,5 +162,14 @@ worker_id  the worker
 idle       true: wake me; look for jobs once more after this
 
 Errors: 22004, 22023. Locks: its row. Roles: app_jobs_worker.';
+
+comment on function app_jobs.idle_peers(text) is
+'How many workers wait to be woken for the same tasks, this one included. The more they are, the less
+often each has to look for jobs by itself.
+
+worker_id  the worker
+
+Returns: those that were seen within a minute; 0 if it is unknown or none is idle. Errors: 22004,
+22023. Locks: none. Roles: app_jobs_worker.';
 
 commit;

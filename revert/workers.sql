@@ -4,6 +4,7 @@ begin;
 
 set local lock_timeout = '5s';
 
+drop function app_jobs.idle_peers(text);
 drop function app_jobs.set_worker_idle(text, boolean);
 drop function app_jobs.register_worker(text, text, integer, text[]);
 drop function app_jobs.wake_workers();

@@ -1263,11 +1263,33 @@ begin
 end;
 $$;
 
+create function app_jobs.idle_peers(worker_id text) returns integer
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform app_jobs.check_worker_id(idle_peers.worker_id);
+    return (
+        select count(*)
+        from app_jobs.workers as w
+        inner join app_jobs.workers as me on me.worker_id = idle_peers.worker_id
+        where
+            w.idle
+            and w.last_seen_at > clock_timestamp() - interval '1 minute'
+            and w.task_identifiers is not distinct from me.task_identifiers
+    );
+end;
+$$;
+
 revoke all on function app_jobs.wake_workers() from public;
 revoke all on function app_jobs.register_worker(text, text, integer, text[]) from public;
 revoke all on function app_jobs.set_worker_idle(text, boolean) from public;
+revoke all on function app_jobs.idle_peers(text) from public;
 grant execute on function app_jobs.register_worker(text, text, integer, text[]) to app_jobs_worker;
 grant execute on function app_jobs.set_worker_idle(text, boolean) to app_jobs_worker;
+grant execute on function app_jobs.idle_peers(text) to app_jobs_worker;
 grant select on app_jobs.workers to app_jobs_operator, app_jobs_monitor;
 
 comment on table app_jobs.workers is
@@ -1304,6 +1326,15 @@ worker_id  the worker
 idle       true: wake me; look for jobs once more after this
 
 Errors: 22004, 22023. Locks: its row. Roles: app_jobs_worker.';
+
+comment on function app_jobs.idle_peers(text) is
+'How many workers wait to be woken for the same tasks, this one included. The more they are, the less
+often each has to look for jobs by itself.
+
+worker_id  the worker
+
+Returns: those that were seen within a minute; 0 if it is unknown or none is idle. Errors: 22004,
+22023. Locks: none. Roles: app_jobs_worker.';
 $script$, 'app_jobs', case '@extschema@' when 'public' then 'app_jobs' else '@extschema@' end);
 end;
 $do$;
@@ -2054,6 +2085,7 @@ declare
     v_lot app_jobs.found;
     c_slots_at_most constant integer := 200;
     c_many constant integer := 100;
+    c_heads_at_most constant integer := 256;
     v_tasks text[] := look.tasks;
     v_low text := '';
     v_high text;
@@ -2115,6 +2147,7 @@ begin
         -- elsewhere a bound.
         v_best := null;
         v_next := null;
+        v_count := 0;
         for v_head in
             with exact as (
                 select o.slot from app_jobs.open_slots as o where o.slot <> all(v_seen)
@@ -2159,6 +2192,8 @@ begin
             order by 2, 3, 4
         loop
             exit when v_best is null and v_head.priority > v_urgency;
+            v_count := v_count + 1;
+            continue when v_head.slot = any(v_left_out);
             if v_best is null
                 and not v_shares
                 and v_head.closed
@@ -2168,8 +2203,8 @@ begin
             then
                 v_left_out := v_left_out || v_head.slot;
                 v_urgency := v_head.priority;
+                continue;
             end if;
-            continue when v_head.slot = any(v_left_out);
             if v_best is null then
                 v_best := v_head;
             elsif v_head.slot <> v_best.slot then
@@ -2179,11 +2214,15 @@ begin
         end loop;
         v_found.left_out := v_urgency is not null;
         if v_best is null and v_found.left_out and v_left = look.wanted then
-            -- nothing as urgent elsewhere
-            v_shares := true;
-            v_seen := '{}';
-            v_left_out := '{}';
-            v_urgency := null;
+            if v_count >= v_heads and v_heads < c_heads_at_most then
+                v_heads := 4 * v_heads;
+            else
+                -- nothing as urgent elsewhere
+                v_shares := true;
+                v_seen := '{}';
+                v_left_out := '{}';
+                v_urgency := null;
+            end if;
             continue;
         end if;
         exit when v_best is null;

@@ -1214,11 +1214,33 @@ begin
 end;
 $$;
 
+create function app_jobs.idle_peers(worker_id text) returns integer
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform app_jobs.check_worker_id(idle_peers.worker_id);
+    return (
+        select count(*)
+        from app_jobs.workers as w
+        inner join app_jobs.workers as me on me.worker_id = idle_peers.worker_id
+        where
+            w.idle
+            and w.last_seen_at > clock_timestamp() - interval '1 minute'
+            and w.task_identifiers is not distinct from me.task_identifiers
+    );
+end;
+$$;
+
 revoke all on function app_jobs.wake_workers() from public;
 revoke all on function app_jobs.register_worker(text, text, integer, text[]) from public;
 revoke all on function app_jobs.set_worker_idle(text, boolean) from public;
+revoke all on function app_jobs.idle_peers(text) from public;
 grant execute on function app_jobs.register_worker(text, text, integer, text[]) to app_jobs_worker;
 grant execute on function app_jobs.set_worker_idle(text, boolean) to app_jobs_worker;
+grant execute on function app_jobs.idle_peers(text) to app_jobs_worker;
 grant select on app_jobs.workers to app_jobs_operator, app_jobs_monitor;
 
 comment on table app_jobs.workers is
@@ -1255,6 +1277,15 @@ worker_id  the worker
 idle       true: wake me; look for jobs once more after this
 
 Errors: 22004, 22023. Locks: its row. Roles: app_jobs_worker.';
+
+comment on function app_jobs.idle_peers(text) is
+'How many workers wait to be woken for the same tasks, this one included. The more they are, the less
+often each has to look for jobs by itself.
+
+worker_id  the worker
+
+Returns: those that were seen within a minute; 0 if it is unknown or none is idle. Errors: 22004,
+22023. Locks: none. Roles: app_jobs_worker.';
 
 -- Deploy app_jobs:counts to pg
 -- requires: jobs
@@ -1987,6 +2018,7 @@ declare
     v_lot app_jobs.found;
     c_slots_at_most constant integer := 200;
     c_many constant integer := 100;
+    c_heads_at_most constant integer := 256;
     v_tasks text[] := look.tasks;
     v_low text := '';
     v_high text;
@@ -2048,6 +2080,7 @@ begin
         -- elsewhere a bound.
         v_best := null;
         v_next := null;
+        v_count := 0;
         for v_head in
             with exact as (
                 select o.slot from app_jobs.open_slots as o where o.slot <> all(v_seen)
@@ -2092,6 +2125,8 @@ begin
             order by 2, 3, 4
         loop
             exit when v_best is null and v_head.priority > v_urgency;
+            v_count := v_count + 1;
+            continue when v_head.slot = any(v_left_out);
             if v_best is null
                 and not v_shares
                 and v_head.closed
@@ -2101,8 +2136,8 @@ begin
             then
                 v_left_out := v_left_out || v_head.slot;
                 v_urgency := v_head.priority;
+                continue;
             end if;
-            continue when v_head.slot = any(v_left_out);
             if v_best is null then
                 v_best := v_head;
             elsif v_head.slot <> v_best.slot then
@@ -2112,11 +2147,15 @@ begin
         end loop;
         v_found.left_out := v_urgency is not null;
         if v_best is null and v_found.left_out and v_left = look.wanted then
-            -- nothing as urgent elsewhere
-            v_shares := true;
-            v_seen := '{}';
-            v_left_out := '{}';
-            v_urgency := null;
+            if v_count >= v_heads and v_heads < c_heads_at_most then
+                v_heads := 4 * v_heads;
+            else
+                -- nothing as urgent elsewhere
+                v_shares := true;
+                v_seen := '{}';
+                v_left_out := '{}';
+                v_urgency := null;
+            end if;
             continue;
         end if;
         exit when v_best is null;
@@ -11523,7 +11562,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '13744e882486fc8a689d11fa56123d1383287d8d', 'job_queues', 'app_jobs', array['jobs']::text[], array[]::text[], 'Settings and a view of named queues.', '2026-11-22T11:08:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('cb7ae2444720fbe3a31c53a3143a0fd850a484f0', 'de09056dc4747396b15d50107a86290605e4de98', 'workers', 'app_jobs', 'Processes that run jobs, and how they are woken.', '2026-11-22T11:09:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('cb7ae2444720fbe3a31c53a3143a0fd850a484f0', '1886c2511f2037deb951a56cb10736d4fc2af83d', 'workers', 'app_jobs', 'Processes that run jobs, and how they are woken.', '2026-11-22T11:09:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('cb7ae2444720fbe3a31c53a3143a0fd850a484f0', 'require', 'arguments', 'a7c9f97ef8cf83edd0f9f01b9d353bb1ac23febf');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
@@ -11546,7 +11585,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', 'a72e29904a77e2366fb7e14669e5f169887420a3', 'slots', 'app_jobs', array['counts', 'workers']::text[], array[]::text[], 'Where waiting jobs stand: slots, streams and alarms.', '2026-11-22T11:10:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('c816e2ab06af16603fa41fb58b2812a3a5d2f567', '37771b22f160c55827c3a93e2f5bce1b8d310aa2', 'lines', 'app_jobs', 'look(): the first jobs of a line, in order, whatever waits in front.', '2026-11-22T11:11:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('c816e2ab06af16603fa41fb58b2812a3a5d2f567', 'f2dbb34881bba0f971c1d3e19d46e31e2105566a', 'lines', 'app_jobs', 'look(): the first jobs of a line, in order, whatever waits in front.', '2026-11-22T11:11:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('c816e2ab06af16603fa41fb58b2812a3a5d2f567', 'require', 'slots', 'a72e29904a77e2366fb7e14669e5f169887420a3');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)

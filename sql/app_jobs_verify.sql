@@ -843,7 +843,8 @@ begin
             'register_worker(worker_id text, host text, pid integer, task_identifiers text[])',
             'app_jobs.workers', 'worker'
         ),
-        ('set_worker_idle(worker_id text, idle boolean)', 'void', 'worker')
+        ('set_worker_idle(worker_id text, idle boolean)', 'void', 'worker'),
+        ('idle_peers(worker_id text)', 'integer', 'worker')
     ) as e(signature, result, callers)
     where not exists (
         select
@@ -879,7 +880,8 @@ begin
     for v_call, v_expected in
         values
         ('register_worker(null)', '22004'),
-        ('set_worker_idle(''verify'', null)', '22004')
+        ('set_worker_idle(''verify'', null)', '22004'),
+        ('idle_peers(null)', '22004')
     loop
         begin
             execute 'select app_jobs.' || v_call;

@@ -263,8 +263,11 @@ def wait_for(condition: Callable[[], bool], seconds: float, pause: float = 0.01)
     return holds
 
 
-def nothing() -> None:
-    """What most drains begin with."""
+def first_call(running: Workers) -> tuple[float, int]:
+    """When the first handler was called; no job was run before."""
+    if not wait_for(lambda: running.first is not None, START_SECONDS):
+        raise Failed("no job was run")
+    return running.first or 0, 0
 
 
 def drain(
@@ -273,22 +276,20 @@ def drain(
     *,
     limit: float,
     workers: int = 1,
-    begin: Callable[[], None] = nothing,
+    begin: Callable[[Workers], tuple[float, int]] = first_call,
 ) -> Result:
     """Run all `jobs` that wait: from the first handler call to the moment that SQL says so.
 
     After `limit` seconds of that it is cut, and what was handled by then counts. `begin` is called
-    when the workers' processes have been started.
+    when the workers' processes have been started; it returns when they began, and how many jobs
+    they had run before.
     """
     with adapter.workers(workers) as running:
-        begin()
-        if not wait_for(lambda: running.first is not None, START_SECONDS):
-            raise Failed("no job was run")
-        assert running.first is not None
-        end = running.first + limit
-        wait_for(lambda: running.count >= jobs or monotonic() > end, limit + 1)
-        if running.count < jobs:
-            handled = running.handled_until(end)
+        began, before = begin(running)
+        end = began + limit
+        wait_for(lambda: running.count >= before + jobs or monotonic() > end, limit + 1)
+        if running.count < before + jobs:
+            handled = running.handled_until(end) - before
             running.stop()
             return {"rate": handled / limit, "handled": handled, "cut": True}
         if not wait_for(lambda: adapter.pending() == 0, CATCH_UP, pause=0.02):
@@ -296,12 +297,12 @@ def drain(
         ended = monotonic()
         sleep(0.1)  # for their last reports
         running.stop()
-        handled = running.count
+        handled = running.count - before
     if handled != jobs:
         raise Failed(f"{handled} handler calls for {jobs} jobs")
     if adapter.peer.done and (done := adapter.server.execute(adapter.peer.done)) < jobs:
         raise Failed(f"{done} of {jobs} jobs are recorded as done")
-    return {"rate": jobs / (ended - running.first), "handled": handled}
+    return {"rate": jobs / (ended - began), "handled": handled}
 
 
 DEAD_AND_SIZE = """

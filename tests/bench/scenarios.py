@@ -10,7 +10,7 @@ import re
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from statistics import median
 from time import monotonic, sleep
@@ -23,6 +23,7 @@ from measure import (
     Failed,
     Result,
     Server,
+    Workers,
     drain,
     latencies,
     old_snapshot,
@@ -302,7 +303,7 @@ def sampled_waits(server: Server) -> Iterator[list[int]]:
 
     def look() -> None:
         with server.connect() as connection:
-            while not stop.wait(0.02):
+            while not stop.wait(0.1):
                 row = connection.execute(WAITS.encode()).fetchone()
                 assert row
                 sums[:] = [total + part for total, part in zip(sums, row, strict=True)]
@@ -317,20 +318,28 @@ def sampled_waits(server: Server) -> Iterator[list[int]]:
 
 
 def drained_by_many(server: Server, run: Run, sizes: Sizes) -> Result:
-    """The workers wait for a task that is paused, until all of them are there."""
+    """By workers that are warm: each has run some jobs, and all wait for a task that is paused."""
     jobs, workers = sizes.jobs(8 * JOBS), sizes.workers(int(run.case))
     adapter = Adapter(server, run.contender)
-    adapter.add(jobs, batch=100_000)
-    adapter.settle()
-    server.execute("select app_jobs.pause_task('noop')")
 
-    def begin() -> None:
+    def begin(running: Workers) -> tuple[float, int]:
         await_workers(server, workers)
+        adapter.add(500 * workers)
+        if not wait_for(lambda: adapter.pending() == 0, START_SECONDS, pause=0.1):
+            raise Failed("the first jobs have not been run")
+        server.execute("select app_jobs.pause_task('noop')")
+        adapter.add(jobs, batch=100_000)
+        adapter.settle()
+        before = running.count
+        samples.append(stack.enter_context(sampled_waits(server)))
         server.execute("select app_jobs.resume_task('noop')")
+        return monotonic(), before
 
-    with sampled_waits(server) as sums:
+    samples: list[list[int]] = []
+    with ExitStack() as stack:
         result = drain(adapter, jobs, workers=workers, limit=sizes.seconds(3 * LIMIT), begin=begin)
-    active, locks, light = (max(1, sums[0]), *sums[1:])
+    active, locks, light = samples[0]
+    active = max(1, active)
     return {**result, "lock_waits": locks / active, "lwlock_waits": light / active}
 
 
@@ -350,13 +359,13 @@ WAL = """
 
 def cost_of_a_job(server: Server, run: Run, sizes: Sizes) -> Result:
     """What the write-ahead log says of adding and running jobs."""
-    jobs = sizes.jobs(JOBS // 5)
+    jobs = sizes.jobs(JOBS)
     adapter = Adapter(server, run.contender)
     server.execute("create extension pg_walinspect")
     server.execute("checkpoint")
     position = server.execute("select pg_current_wal_flush_lsn()")
     adapter.add(jobs)
-    result = drain(adapter, jobs, limit=300)
+    result = drain(adapter, jobs, limit=600)
     if "cut" in result:
         raise Failed("too slow to be measured")
     with server.connect() as connection:
@@ -375,7 +384,7 @@ def idle_workers(server: Server, run: Run, sizes: Sizes) -> Result:
     )
     with adapter.workers(workers) as running:
         await_workers(server, workers)
-        sleep(sizes.seconds(30))  # until all have backed off
+        sleep(sizes.seconds(90))  # until all have backed off
         before = server.execute(transactions), server.cpu_seconds(), running.cpu_seconds()
         sleep(seconds)
         cpu = server.cpu_seconds(), running.cpu_seconds()
@@ -566,7 +575,7 @@ SCENARIOS = {
             at_most(0.01, "server_core", "the server: < 1 % of a core", below=True),
         ],
         show=("queries", "server_core", "workers_core"),
-        seconds=150,
+        seconds=210,
     ),
     "long": Scenario(
         "20 min at half load, autovacuum at its defaults",

@@ -76,6 +76,7 @@ ELSEWHERE = {
     "finish_once": "pgtap/effects.sql",
     "forget_once": "pgtap/effects.sql",
     "get_scheduled_job": "pgtap/run_schedules.sql",
+    "idle_peers": "pgtap/workers.sql",
     "record_action": "pgtap/operator_actions.sql",
     "record_stats": "pgtap/task_stats.sql",
     "register_worker": "pgtap/workers.sql",

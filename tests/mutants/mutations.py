@@ -1164,6 +1164,14 @@ MUTANTS = [
         "pages/test_order.py",
     ),
     mutant(
+        "a large claim looks at a few slots and shares one of them",
+        "many large claims at the same moment do not pass over each other's rows",
+        "lines",
+        "if v_count >= v_heads and v_heads < c_heads_at_most then",
+        "if false then",
+        "pages/test_order.py",
+    ),
+    mutant(
         "a large claim takes what is less urgent rather than share a slot",
         "priority goes before everything",
         "lines",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import psycopg
@@ -104,6 +104,28 @@ def test_large_claims_at_the_same_moment_take_slots_that_are_as_urgent(
         assert large == list(range(2001, 2101))  # not of the queue: its jobs keep their order
         # no job less urgent before all that are more so
         assert sorted(all_as_urgent) == [*range(101, 1002), *range(2001, 3001), *range(3001, 3100)]
+
+
+def test_many_large_claims_at_the_same_moment_all_take_different_slots(
+    database: str, claim: Claim
+) -> None:
+    with ExitStack() as stack:
+        first, *others = [
+            stack.enter_context(psycopg.connect(database, autocommit=True)) for _ in range(20)
+        ]
+        first.execute(
+            "select count(*) from app_jobs.add_jobs('t', "
+            "array(select '{}'::json from generate_series(1, 24000)))"
+        )
+        while True:
+            with in_one_second(first) as verdict, ExitStack() as claims:
+                firsts = []
+                for connection in others:
+                    claims.enter_context(connection.transaction(force_rollback=True))
+                    firsts.append(claim(connection, 100)[0])
+            if verdict == [True]:
+                break
+    assert firsts == list(range(1, 19_000, 1000))
 
 
 def test_a_claim_that_stays_open_keeps_nobody_from_the_rest_of_its_slot(

@@ -324,6 +324,7 @@ select set_eq(
         'worker_id text, host text DEFAULT NULL::text, pid integer DEFAULT NULL::integer, '
         'task_identifiers text[] DEFAULT NULL::text[]) app_jobs.workers',
         'worker: set_worker_idle(worker_id text, idle boolean) void',
+        'worker: idle_peers(worker_id text) integer',
         'worker: record_stats(worker_id text, stats json) void',
         'worker: get_job('
         'worker_id text, task_identifiers text[] DEFAULT NULL::text[], '

@@ -53,6 +53,21 @@ select is(pg_temp.idle(), 0::bigint, 'nobody is idle');
 select lives_ok($$select app_jobs.set_worker_idle('new', true)$$, 'an unknown worker goes idle');
 select is((select idle from app_jobs.workers where worker_id = 'new'), true, 'and is known then');
 
+-- idle_peers: of the same tasks, seen of late
+delete from app_jobs.workers;
+insert into app_jobs.workers (worker_id, task_identifiers, idle, last_seen_at)
+values
+('w', '{a,b}', true, clock_timestamp()),
+('same tasks', '{a,b}', true, clock_timestamp() - interval '30 seconds'),
+('busy', '{a,b}', false, clock_timestamp()),
+('gone', '{a,b}', true, clock_timestamp() - interval '2 minutes'),
+('other tasks', '{a}', true, clock_timestamp()),
+('all tasks', null, true, clock_timestamp());
+select is(app_jobs.idle_peers('w'), 2, 'it and another wait for the same tasks');
+select is(app_jobs.idle_peers('busy'), 2, 'two wait for what a busy one does');
+select is(app_jobs.idle_peers('all tasks'), 1, 'one that serves all tasks has no peer');
+select is(app_jobs.idle_peers('nobody'), 0, 'an unknown worker has none');
+
 -- bad input, and who may call
 select pg_temp.refuses('select app_jobs.register_worker(null)', '22004', 'worker_id is null');
 select pg_temp.refuses(
@@ -60,12 +75,17 @@ select pg_temp.refuses(
 );
 select pg_temp.refuses('select app_jobs.set_worker_idle(null, true)', '22004', 'worker_id is null');
 select pg_temp.refuses('select app_jobs.set_worker_idle(''w'', null)', '22004', 'idle is null');
+select pg_temp.refuses('select app_jobs.idle_peers(null)', '22004', 'worker_id is null');
 select is(
     pg_temp.callers($$select app_jobs.register_worker('w')$$), 'worker operator', 'who may register'
 );
 select is(
     pg_temp.callers($$select app_jobs.set_worker_idle('w', true)$$), 'worker operator',
     'who may go idle'
+);
+select is(
+    pg_temp.callers($$select app_jobs.idle_peers('w')$$), 'worker operator',
+    'who may ask for idle peers'
 );
 
 select finish();

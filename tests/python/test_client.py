@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import subprocess
+import sys
 import uuid
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -81,6 +83,41 @@ def _parameters(kind: type) -> dict[str, set[str]]:
             names = {a.arg for a in (*node.args.args, *node.args.kwonlyargs)}
             found.setdefault(node.name, set()).update(names)
     return found
+
+
+def test_names_are_imported_when_they_are_asked_for() -> None:
+    first = "import sys, app_jobs; print('psycopg' in sys.modules, 'app_jobs._sql' in sys.modules)"
+    names = "import app_jobs; print(*(getattr(app_jobs, n).__name__ for n in app_jobs.__all__))"
+    modules = "import app_jobs; print(app_jobs.errors.__name__, app_jobs.tasks.__name__)"
+    unknown = "import app_jobs; print(hasattr(app_jobs, 'Jobs'), 'Client' in dir(app_jobs))"
+
+    def said(script: str) -> list[str]:
+        return subprocess.check_output([sys.executable, "-c", script], text=True).split()
+
+    assert said(first) == ["False", "False"]
+    assert said(names) == app_jobs.__all__
+    assert said(modules) == ["app_jobs.errors", "app_jobs.tasks"]
+    assert said(unknown) == ["False", "True"]
+
+
+def test_what_type_checkers_are_told_to_import_is_what_is_imported() -> None:
+    (checked,) = (
+        node
+        for node in ast.parse(inspect.getsource(app_jobs)).body
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name)
+    )
+    told = {
+        name.name: node.module
+        for node in checked.body
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+    }
+    assert told == {
+        name: f"app_jobs.{module}"
+        for module, names in app_jobs._NAMES_IN.items()
+        for name in names.split()
+    }
+    assert sorted(told) == app_jobs.__all__
 
 
 def test_add_job_keeps_every_argument(client: Client) -> None:

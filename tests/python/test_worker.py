@@ -607,6 +607,30 @@ def test_an_idle_worker_is_woken_by_a_notification(
             until(NO_JOBS)
 
 
+def test_idle_workers_of_the_same_tasks_share_their_looks(
+    connection: psycopg.Connection[Any], tasks: Tasks, running: Running, until: Until
+) -> None:
+    @tasks.task("t")
+    async def handler() -> None: ...
+
+    connection.execute(
+        "insert into app_jobs.workers (worker_id, task_identifiers, idle)"
+        " select n::text, case when n <= 39 then array['t'] end, true"
+        " from generate_series(1, 500) as n"
+    )
+    with running(poll_interval=timedelta(seconds=2)) as worker:
+        until("(select count(*) = 501 from app_jobs.workers where idle)")
+        for _ in range(PATIENCE * 100):
+            if worker._peers == 40:
+                break
+            time.sleep(0.01)
+        assert worker._longest_pause() == 20
+        worker._peers = 400
+        assert worker._longest_pause() == 60
+        worker._listening = False
+        assert worker._longest_pause() == 2
+
+
 @pytest.mark.usefixtures("no_looks")
 def test_a_scheduled_job_starts_at_its_time(
     client: Client,

@@ -268,6 +268,12 @@ class AsyncClient:
         """Ask to be woken by NOTIFY (True), or not. Look for jobs once more after True."""
         await self._call(_sql.SET_WORKER_IDLE, connection, worker_id=worker_id, idle=idle)
 
+    async def idle_peers(
+        self, worker_id: str, *, connection: AsyncConnection[Any] | None = None
+    ) -> int:
+        """Return how many workers wait to be woken for the same tasks, this one included."""
+        return await self._call(_sql.IDLE_PEERS, connection, worker_id=worker_id)
+
     async def record_stats(
         self,
         worker_id: str,

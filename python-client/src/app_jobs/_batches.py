@@ -36,7 +36,7 @@ class _BatchLane(Lane):
     def put(self, contexts: list[JobContext]) -> None:
         """Take in jobs."""
         batch = cast("JobContext", BatchContext(contexts))
-        super().put([batch])  # type: ignore[safe-super] # that of the lane beside this class
+        super().put([batch])
 
 
 class LoopBatchLane(_BatchLane, LoopLane):

@@ -266,6 +266,10 @@ class Client:
         """Ask to be woken by NOTIFY (True), or not. Look for jobs once more after True."""
         self._call(_sql.SET_WORKER_IDLE, connection, worker_id=worker_id, idle=idle)
 
+    def idle_peers(self, worker_id: str, *, connection: Connection[Any] | None = None) -> int:
+        """Return how many workers wait to be woken for the same tasks, this one included."""
+        return self._call(_sql.IDLE_PEERS, connection, worker_id=worker_id)
+
     def record_stats(
         self,
         worker_id: str,

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 MOST_AT_ONCE = 10_000  # jobs in one claim at most, as get_jobs() has it
 MOST_AHEAD = 500  # jobs in one claim ahead of the handlers at most, unless told otherwise
-AHEAD = 0.125  # seconds of work in it, at the rate of late
+AHEAD = 0.125  # seconds of work in it, at the rate at which handlers end while there are jobs
 SLICE = 0.005  # seconds that handlers which never wait may keep the loop from the database
 
 
@@ -33,7 +33,8 @@ class Lane(ABC):
     """Handlers of one kind, and the jobs that wait for them.
 
     It asks for one lot of jobs while another runs. `prefetch` is the size of a lot beyond what can
-    run at once; None: it follows the rate at which handlers end.
+    run at once; None: it follows the rate at which handlers end, without the time in which there
+    are no jobs: where the database is what is slow, small lots would make it slower.
     """
 
     def __init__(
@@ -56,15 +57,18 @@ class Lane(ABC):
         self._ahead = prefetch or 0
         self._unfinished = 0  # taken in and not ended
         self._ended = 0  # since the rate was measured last
-        self._measured_at = monotonic()
+        self._busy = 0.0  # seconds with jobs since then, up to _busy_from
+        self._busy_from = 0.0
         self._room = Alarm()
         self._stopping = False
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
 
-    @abstractmethod
     def put(self, contexts: list[JobContext]) -> None:
         """Take in jobs."""
+        if self._unfinished == 0:
+            self._busy_from = monotonic()
+        self._unfinished += len(contexts)
 
     @abstractmethod
     def _take_back(self) -> int:
@@ -98,17 +102,20 @@ class Lane(ABC):
     def _end(self, count: int) -> None:
         self._unfinished -= count
         self._ended += count
+        if self._unfinished == 0:
+            self._busy += monotonic() - self._busy_from
         if self._unfinished <= self._concurrency + self._ahead:
             self._room.set()
 
     def _measure(self) -> None:
         if self._prefetch is None:
-            passed = monotonic() - self._measured_at
+            now = monotonic()
+            busy = self._busy + (now - self._busy_from if self._unfinished > 0 else 0)
             # At least a tenth of a second, or the first few jobs would promise too much.
-            ahead = min(int(self._ended / max(passed, 0.1) * self._horizon), MOST_AHEAD)
-            if passed > 0.1:
+            ahead = min(int(self._ended / max(busy, 0.1) * self._horizon), MOST_AHEAD)
+            if busy > 0.1:
                 self._ahead = ahead
-                self._ended, self._measured_at = 0, monotonic()
+                self._ended, self._busy, self._busy_from = 0, 0.0, now
             else:
                 self._ahead = max(self._ahead, ahead)
 
@@ -130,7 +137,7 @@ class LoopLane(Lane):
 
     def put(self, contexts: list[JobContext]) -> None:
         """Take in jobs."""
-        self._unfinished += len(contexts)
+        super().put(contexts)
         self._buffer.extend(contexts)
         self._wake_a_runner()
 
@@ -234,7 +241,7 @@ class ThreadLane(Lane):
 
     def put(self, contexts: list[JobContext]) -> None:
         """Take in jobs."""
-        self._unfinished += len(contexts)
+        super().put(contexts)
         for context in contexts:
             self._queue.put(context)
 

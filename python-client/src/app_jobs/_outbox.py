@@ -22,6 +22,7 @@ from app_jobs.tasks import Fail, JobContext, Snooze
 log = logging.getLogger("app_jobs.worker")
 
 BATCH = 1000  # outcomes in one statement at most
+LINGER = 0.02  # seconds between two statements at least, unless somebody waits: commits are dear
 LOST_NOTICE = "the job was cancelled, timed out or taken over"
 
 
@@ -61,6 +62,9 @@ Outcome = Completion | Failure | Delay
 class Outbox:
     """Sends outcomes in batches: what comes up while one batch is on its way is the next.
 
+    When a job has ended a moment after the last batch, more will soon; only failures, and jobs of a
+    queue, where the next one has to wait for it, are sent at once.
+
     The fence (worker and lease) decides in the database whether an outcome counts. So to send one
     twice is harmless, and one whose fate is unknown is sent again. `held` are the jobs that were
     claimed and are not acknowledged yet, by id.
@@ -76,6 +80,8 @@ class Outbox:
         self._others: list[Failure | Delay] = []
         self._delays: dict[JobContext, float] = {}  # seconds until an outcome is sent again
         self._filled = Alarm()
+        self._urgent = Alarm()
+        self._sent_at = -LINGER
         self._emptied = Alarm()
         self._sending = False
         self._giving_back = False
@@ -104,6 +110,8 @@ class Outbox:
                 return
         self._completions.append(Completion(context, text))
         self._filled.set()
+        if context._row[_sql.QUEUE] is not None or len(self._completions) >= BATCH:
+            self._urgent.set()
 
     def failed(self, context: JobContext, error: BaseException) -> None:
         """Note that a handler raised."""
@@ -123,6 +131,7 @@ class Outbox:
         else:
             self._others.append(Failure(context, describe_failure(context, error)))
         self._filled.set()
+        self._urgent.set()
 
     def not_started(self, context: JobContext) -> None:
         """Note that a job's lease was gone before its handler could start."""
@@ -145,6 +154,8 @@ class Outbox:
             await self._filled.wait()
             self._sending = True
             while self._completions or self._others:
+                await self._urgent.wait(self._sent_at + LINGER - monotonic())
+                self._sent_at = monotonic()
                 completions = self._completions[:BATCH]
                 del self._completions[:BATCH]
                 others, self._others = self._others, []
@@ -162,6 +173,7 @@ class Outbox:
     async def empty(self, seconds: float) -> bool:
         """Wait until all outcomes are acknowledged; return False if that takes longer."""
         end = monotonic() + seconds
+        self._urgent.set()
         while self._sending or self._completions or self._others or self._delays:
             if monotonic() >= end:
                 return False

@@ -401,6 +401,7 @@ DETAIL_COLUMNS = ", ".join(
 
 # Where a row has what the worker looks at without decoding the whole.
 ID = Job._fields.index("id")
+QUEUE = Job._fields.index("queue_name")
 TASK = Job._fields.index("task_identifier")
 PAYLOAD = Job._fields.index("payload")
 ATTRIBUTES = Job._fields.index("attributes")
@@ -850,6 +851,7 @@ REGISTER_WORKER = Function(
     _nothing,
 )
 SET_WORKER_IDLE = Function("set_worker_idle", {"worker_id": _TEXT, "idle": _BOOLEAN}, _nothing)
+IDLE_PEERS: Function[int] = Function("idle_peers", {"worker_id": _TEXT}, _only_value)
 GET_JOB = Function(
     "get_job",
     {"worker_id": _TEXT, "task_identifiers": _TEXTS, "job_expiry": _DURATION},
@@ -1127,6 +1129,7 @@ FUNCTIONS: tuple[Function[Any], ...] = (
     PREVIEW_SCHEDULE,
     REGISTER_WORKER,
     SET_WORKER_IDLE,
+    IDLE_PEERS,
     GET_JOB,
     GET_JOBS,
     COMPLETE_JOB,
@@ -1189,13 +1192,18 @@ FUNCTIONS: tuple[Function[Any], ...] = (
     VERSION,
 )
 
-# What the worker asks for in a form of its own: rows as they come, and a time to wait.
+# What the worker asks for in a form of its own: rows as they come; seconds until a job is due, and
+# how many workers are idle beside it.
 CLAIM: Function[list[Row]] = Function("get_jobs", GET_JOBS.arguments, list, CLAIM_COLUMNS)
-TICK_SECONDS: Function[float | None] = Function(
+TICK_AND_PEERS: Query[tuple[float | None, int]] = Query(
     "tick",
-    TICK.arguments,
-    _only_value,
-    "extract(epoch from next_due_at - pg_catalog.clock_timestamp())::double precision",
+    {**TICK.arguments, **IDLE_PEERS.arguments},
+    lambda rows: (rows[0][0], rows[0][1]),
+    text="""
+select
+    extract(epoch from t.next_due_at - pg_catalog.clock_timestamp())::double precision,
+    {schema}.idle_peers({worker_id})
+from {schema}.tick({every}) as t""",
 )
 
 # What DelayedTasks asks for in a form of its own: a time by the database's clock.
@@ -1258,7 +1266,8 @@ def listen(schema: str) -> str:
     return f"listen {quoted(schema)}"
 
 
-NOTIFY = "select pg_catalog.pg_notify(%(channel)s, '')"
+# Producers' notifications have no payload: one that has tells nobody of jobs.
+NOTIFY = "select pg_catalog.pg_notify(%(channel)s, 'test')"
 
 
 # --- what an operator looks at -------------------------------------------------------------------

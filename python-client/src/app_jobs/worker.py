@@ -56,6 +56,8 @@ BUSY_WITHIN = 0.02  # seconds between two finds that make a worker busy
 FIRST_LOOK = 0.01  # seconds after which an idle worker looks again, doubled up to poll_interval
 TICK_EVERY = timedelta(seconds=0.9)  # somewhat less than the second after which we ask
 ASK_AFTER = 2.0  # seconds after the end of a lease: by then somebody has ticked
+TOGETHER = 4  # looks per poll interval that idle workers of the same tasks share, if there are more
+MOST_APART = 30  # poll intervals between two looks of one of them at most
 BUSY_FOR = 0.05  # seconds without a find that make it idle again
 
 
@@ -68,7 +70,8 @@ class Worker:
     processes         how many handlers with process=True run at once; None: as many as processors
     lease             how long a job stays ours after a heartbeat, which comes three times as often;
                       when a worker dies, its jobs go to others after at most this long
-    poll_interval     how long to wait for a notification before looking for jobs without one
+    poll_interval     how long to wait for a notification before looking for jobs without one; more
+                      than 4 idle workers of the same tasks look 4 times in this time together
     listen_dsn        a direct connection for LISTEN where `dsn` leads to a pooler
     shutdown_timeout  how long to wait for running handlers at the end; those that take longer are
                       cancelled, and their jobs given back
@@ -125,6 +128,7 @@ class Worker:
         self._idle_lanes: set[Lane] = set()
         self._ticked_at = 0.0
         self._due_at = math.inf
+        self._peers = 1  # idle workers of the same tasks
 
     @property
     def counts(self) -> Mapping[str, Counts]:
@@ -344,7 +348,7 @@ class Worker:
             else:
                 if woken or looks == 0 or now >= min(self._due_at, self._ticked_at + 1):
                     await self._tick()
-                pause = min(FIRST_LOOK * 2**looks, self._poll) * random.uniform(0.8, 1)
+                pause = min(FIRST_LOOK * 2**looks, self._longest_pause()) * random.uniform(0.8, 1)
                 looks = min(looks + 1, 30)
                 woken = await lane.wake.wait(min(pause, self._due_at - monotonic()))
 
@@ -352,13 +356,20 @@ class Worker:
         """Do some housekeeping, and note when the next scheduled job is due."""
         # Once a second is enough, whichever worker does it; what is due cannot wait for that.
         every = None if monotonic() >= self._due_at else TICK_EVERY
-        seconds = await self._claims.insist(_sql.TICK_SECONDS, every=every)
+        seconds, self._peers = await self._claims.insist(
+            _sql.TICK_AND_PEERS, every=every, worker_id=self.worker_id
+        )
         self._ticked_at = monotonic()
         if seconds is None:
             self._due_at = math.inf
         else:
             # One that is due and still there is locked by somebody: no reason to hurry.
             self._due_at = self._ticked_at + (seconds + 0.001 if seconds > 0 else BUSY_FOR)
+
+    def _longest_pause(self) -> float:
+        """Seconds between looks. One look finds what nobody was notified of, for all peers."""
+        share = self._peers / TOGETHER if self._listening else 1
+        return self._poll * min(max(1, share), MOST_APART)
 
     async def _set_idle(self, lane: Lane, idle: bool) -> None:
         was_idle = bool(self._idle_lanes)
@@ -409,8 +420,9 @@ class Worker:
                     self._idle_lanes.clear()  # each lane is to say anew that it is idle
                     self._wake()
                     while True:
-                        async for _ in connection.notifies(timeout=STATEMENT_TIMEOUT):
-                            self._wake()
+                        async for notice in connection.notifies(timeout=STATEMENT_TIMEOUT):
+                            if not notice.payload:  # others' tests of the line have one
+                                self._wake()
                         with hang_up_after(self._patience, connection):
                             await connection.execute("select")  # or silence might be a dead line
             except (psycopg.Error, OSError) as error:
