@@ -221,8 +221,8 @@ def test_rules_agree_with_cronsim(connection: psycopg.Connection[Any]) -> None:
         "cronsim leaves out a time that the rule has",
     }
     if sys.version_info < (3, 11):
-        # cronsim 2.7, the last for it: days from the 30th on, in months that never have them, though
-        # the rule has days of the week as well
+        # by cronsim 2.7, the last for it: a day that none of the months has, though there are days
+        # of the week as well
         known.add("refused by cronsim alone")
     assert {name: them[:3] for name, them in found.items() if name not in known} == {}
     assert len(found[None]) > 0.99 * RULES
