@@ -328,10 +328,8 @@ begin
     perform setval('app_jobs.swept_at', extract(epoch from clock_timestamp())::bigint);
     perform setval('app_jobs.pruned_to', 0);
     -- A sequence is only ever set forward, and only if it is behind: others draw numbers meanwhile.
-    v_last_id := greatest(
-        (select j.id from app_jobs.jobs as j order by j.id desc limit 1),
-        (select f.id from app_jobs.finished_jobs as f order by f.id desc limit 1)
-    );
+    -- Finished jobs keep the ids that jobs have drawn; every other table draws its own.
+    v_last_id := (select f.id from app_jobs.finished_jobs as f order by f.id desc limit 1);
     if v_last_id > coalesce(pg_sequence_last_value(v_ids), 0) then
         perform setval(v_ids, v_last_id);
     end if;

@@ -7019,10 +7019,8 @@ begin
     perform setval('app_jobs.swept_at', extract(epoch from clock_timestamp())::bigint);
     perform setval('app_jobs.pruned_to', 0);
     -- A sequence is only ever set forward, and only if it is behind: others draw numbers meanwhile.
-    v_last_id := greatest(
-        (select j.id from app_jobs.jobs as j order by j.id desc limit 1),
-        (select f.id from app_jobs.finished_jobs as f order by f.id desc limit 1)
-    );
+    -- Finished jobs keep the ids that jobs have drawn; every other table draws its own.
+    v_last_id := (select f.id from app_jobs.finished_jobs as f order by f.id desc limit 1);
     if v_last_id > coalesce(pg_sequence_last_value(v_ids), 0) then
         perform setval(v_ids, v_last_id);
     end if;
@@ -11677,7 +11675,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', 'af8ea4dbc28d4a4d42d8d18452800aaf1ca97a02', 'task_stats', 'app_jobs', array['metrics']::text[], array[]::text[], 'task_stats(): figures per minute and task, told by workers; depths(): what waited.', '2026-11-22T12:17:40Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('67bfdecf30980706d870a06e41b925f99c58c472', '28e0805c4f7b2c0bf4586f5adec182ecad2db7c9', 'tick', 'app_jobs', 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('67bfdecf30980706d870a06e41b925f99c58c472', 'edf8c31b7295a063c1c5ce36f10daefdd353d835', 'tick', 'app_jobs', 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('67bfdecf30980706d870a06e41b925f99c58c472', 'require', 'cancel_job', 'cfe18508c3ff1ef532987895cfc33d245bd0c914');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
