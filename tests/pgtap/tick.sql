@@ -39,9 +39,9 @@ insert into app_jobs.finished_jobs (
     id, task_identifier, payload, attributes, priority, run_at, attempts, max_attempts, lease,
     created_at, state, keep_until
 )
-select pg_temp.last_id() + 70, 't', '{}', '{}', 0, now(), 1, 25, 1, now(), 'completed', now();
-select is(
-    (select max(f.id) from app_jobs.finished_jobs as f) - pg_temp.last_id(), 70::bigint,
+values (pg_temp.last_id() + 70, 't', '{}', '{}', 0, now(), 1, 25, 1, now(), 'completed', now());
+select cmp_ok(
+    pg_temp.last_id(), '<', (select max(f.id) from app_jobs.finished_jobs as f),
     'the last job that finished had an id far ahead'
 );
 select cmp_ok(app_jobs.sweep(), '>=', 1, 'a sweep lists what holds jobs');
@@ -54,7 +54,8 @@ insert into app_jobs.jobs (id, task_identifier, slot, line, key)
 overriding system value values (pg_temp.last_id() + 70, 't', 9000, '', 'ahead');
 select cmp_ok(app_jobs.sweep(), '>=', 0, 'another sweep');
 select is(pg_temp.last_id(), (select max(j.id) from app_jobs.jobs as j), 'or behind a waiting one');
-delete from app_jobs.jobs where key = 'ahead';
+delete from app_jobs.jobs
+where key = 'ahead';
 select
     lives_ok(
         'select app_jobs.add_job(identifier => ''t'', job_key => ''new'')',
