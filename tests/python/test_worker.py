@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
 import app_jobs
-from app_jobs import Client, Fail, JobContext, Snooze, Tasks, Worker
+from app_jobs import Client, Fail, JobContext, Snooze, Tasks, Worker, _lanes
 from app_jobs.errors import BadArgument, SchemaMissing
 
 PATIENCE = 20
@@ -577,6 +577,38 @@ def test_a_run_ends_no_later_run_of_the_same_worker(
         assert connection.execute("select lease from app_jobs.jobs").fetchall() == [(2,)]
         go_on[1].set()
         until(NO_JOBS)
+
+
+class LaneOfFastHandlers(_lanes.Lane):
+    """A lane without handlers."""
+
+    def _take_back(self) -> int:
+        return 0
+
+    def cancel(self) -> None: ...
+
+
+def test_lots_follow_the_handlers_and_not_a_slow_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(_lanes, "monotonic", lambda: now)
+
+    async def claim() -> list[int]:
+        nonlocal now
+        lane = LaneOfFastHandlers([], cast("Any", None), concurrency=20, prefetch=None, lease=60.0)
+        lots = []
+        for available in [999] * 12 + [1, 999, 999]:
+            lots.append(await lane.appetite())
+            brought = min(lots[-1], available)
+            lane.put([cast("Any", None)] * brought)
+            now += brought / 100_000
+            lane._end(brought)
+            now += 1  # until the database answers
+        return lots
+
+    lots = asyncio.run(claim())
+    assert lots[0] == 20
+    assert lots[11] == 500
+    assert lots[13:] == [20, 40]  # after a calm
 
 
 # --- wake-ups ---

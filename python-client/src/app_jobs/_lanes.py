@@ -34,7 +34,8 @@ class Lane(ABC):
 
     It asks for one lot of jobs while another runs. `prefetch` is the size of a lot beyond what can
     run at once; None: it follows the rate at which handlers end, without the time in which there
-    are no jobs: where the database is what is slow, small lots would make it slower.
+    are no jobs: where the database is what is slow, small lots would make it slower. A lot is at
+    most twice what the last one brought, so that a burst after a calm is shared with other workers.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Lane(ABC):
         self._prefetch = prefetch
         self._horizon = min(AHEAD, lease / 4)
         self._ahead = prefetch or 0
+        self._most_ahead = 0  # twice what the last claim brought
         self._unfinished = 0  # taken in and not ended
         self._ended = 0  # since the rate was measured last
         self._busy = 0.0  # seconds with jobs since then, up to _busy_from
@@ -69,6 +71,9 @@ class Lane(ABC):
         if self._unfinished == 0:
             self._busy_from = monotonic()
         self._unfinished += len(contexts)
+        if self._prefetch is None:
+            self._most_ahead = min(2 * len(contexts), MOST_AHEAD)
+            self._ahead = min(self._ahead, self._most_ahead)
 
     @abstractmethod
     def _take_back(self) -> int:
@@ -112,7 +117,7 @@ class Lane(ABC):
             now = monotonic()
             busy = self._busy + (now - self._busy_from if self._unfinished > 0 else 0)
             # At least a tenth of a second, or the first few jobs would promise too much.
-            ahead = min(int(self._ended / max(busy, 0.1) * self._horizon), MOST_AHEAD)
+            ahead = min(int(self._ended / max(busy, 0.1) * self._horizon), self._most_ahead)
             if busy > 0.1:
                 self._ahead = ahead
                 self._ended, self._busy, self._busy_from = 0, 0.0, now
