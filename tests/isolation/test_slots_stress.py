@@ -15,8 +15,7 @@ from typing import Any
 import psycopg
 from psycopg import IsolationLevel
 
-SECONDS = 5  # of production, or more on a slow machine, until
-TURNS = 11  # slots have been closed by tick()
+SECONDS = 5  # of production
 PATIENCE = 90  # seconds within which all must be done
 TASKS = ["t0", "t1", "t2", "t3"]
 QUEUES = [None, None, None, "q0", "q1", "q2", "q3"]
@@ -63,7 +62,6 @@ class Stress:
         self.producing = 6
         self.added: set[int] = set()
         self.done: Counter[int] = Counter()
-        self.turns = 0
         self.stopped = False
 
     def age(self) -> float:
@@ -80,7 +78,7 @@ class Stress:
     def produce(self, number: int) -> None:
         rng = random.Random(number)
         with psycopg.connect(self.database) as connection:
-            while self.age() < SECONDS or self.turns < TURNS:
+            while self.age() < SECONDS:
                 repeatable = rng.random() < 0.3
                 connection.isolation_level = (
                     IsolationLevel.REPEATABLE_READ if repeatable else IsolationLevel.READ_COMMITTED
@@ -151,9 +149,8 @@ class Stress:
         with psycopg.connect(self.database, autocommit=True) as connection:
             while not self.all_done():
                 self.age()
-                row = connection.execute("select closed, relisted from app_jobs.tick()").fetchone()
-                assert row and row[1] == 0, "a slot was not listed"
-                self.turns += row[0]
+                row = connection.execute("select relisted from app_jobs.tick()").fetchone()
+                assert row == (0,), "a slot was not listed"
                 assert connection.execute("select app_jobs.sweep()").fetchone() == (0,)
                 assert connection.execute("select * from spec.lost").fetchall() == []
                 assert connection.execute(OVERRUN.encode()).fetchall() == []
@@ -180,9 +177,11 @@ def test_nothing_is_lost_doubled_or_overrun(database: str) -> None:
 
     assert set(stress.done) == stress.added
     assert max(stress.done.values()) == 1
-    assert stress.turns >= TURNS, "slots came and went"
     with psycopg.connect(database) as connection:
+        row = connection.execute("select pg_sequence_last_value('app_jobs.slot_number')").fetchone()
+        assert row
+        assert row[0] > 10, "slots came and went"
         assert connection.execute("select count(*) from app_jobs.jobs").fetchone() == (0,)
         connection.execute("select app_jobs.count_again(1000)")
         assert connection.execute("select * from app_jobs.metrics").fetchall() == []
-    print(f"{len(stress.added)} jobs in {stress.age():.0f} s, {stress.turns} slots closed")
+    print(f"{len(stress.added)} jobs in {stress.age():.0f} s, {row[0]} slots")
