@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from app_jobs import Client, Fail, JobContext, Snooze, Tasks, Worker, _stats
-from app_jobs._link import Link
+from app_jobs._link import Link, cancel
 from app_jobs._sql import TaskStats
 from app_jobs._stats import BOUNDS, Counts, Histogram, Stats
 
@@ -137,6 +137,33 @@ def test_reports_tell_differences() -> None:
     assert first == {"a": counted([0.0005])}
     assert second == {"b": counted([4.0])}, "a was told before"
     assert third == {"b": counted([4.0, 8.0])}, "what had failed goes with the next one"
+
+
+def test_a_worker_that_stops_while_it_reports_tells_nothing_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_stats, "REPORT_EVERY", 0.01)
+    told: list[int] = []
+
+    class SlowLink:
+        async def call(self, _function: object, **arguments: Any) -> None:
+            told.extend(row["completed"] for row in arguments["stats"])
+            asked.set()
+            await answer.wait()
+
+    async def stop() -> None:
+        stats = Stats(cast("Link", SlowLink()), "worker")
+        stats.tasks["task"].runs["completed"] = 1
+        reports = asyncio.create_task(stats.report_for_ever())
+        await asked.wait()
+        stats.tasks["task"].runs["completed"] = 3
+        await cancel(reports)
+        asyncio.get_running_loop().call_later(0.1, answer.set)
+        await stats.report()
+
+    asked, answer = asyncio.Event(), asyncio.Event()
+    asyncio.run(stop())
+    assert told == [1, 2]
 
 
 def counted(waits: list[float]) -> dict[str, Any]:

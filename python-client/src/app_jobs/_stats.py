@@ -89,6 +89,7 @@ class Stats:
         self._link = link
         self._worker_id = worker_id
         self._told: dict[str, dict[str, Any]] = {}
+        self._reporting = asyncio.Lock()
 
     def note(self, outcome: Outcome, contexts: Iterable[JobContext]) -> None:
         """Count runs that have ended, and that the database knows to have ended so."""
@@ -108,13 +109,18 @@ class Stats:
             counts.run.add(runs)
 
     async def report_for_ever(self) -> None:
-        """Report every few seconds."""
+        """Report every few seconds; a report under way outlives a cancellation."""
         while True:
             await asyncio.sleep(REPORT_EVERY * random.uniform(0.8, 1))
-            await self.report()
+            report = asyncio.create_task(self.report())
+            await asyncio.shield(report)
 
     async def report(self) -> None:
-        """Tell the database what has come since the last report."""
+        """Tell the database what has come since the last report, which it lets end first."""
+        async with self._reporting:
+            await self._report()
+
+    async def _report(self) -> None:
         figures = {task: counts.figures() for task, counts in self.tasks.items()}
         news = [
             {"task_identifier": task, **_difference(current, self._told.get(task))}
