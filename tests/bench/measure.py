@@ -144,10 +144,12 @@ class Adapter:
 
     @contextmanager
     def workers(self, number: int, **options: Any) -> Iterator[Workers]:
+        # Seconds between reports: those of very many would be a load of their own.
+        report = 0.05 * max(1, number / 16)
         with ExitStack() as stack:
             programs = []
             for _ in range(number):
-                program = self.start("worker", **options)
+                program = self.start("worker", report=report, **options)
                 stack.callback(program.kill)
                 programs.append(program)
             for program in programs:
@@ -232,7 +234,7 @@ class Workers:
 
     @property
     def count(self) -> int:
-        """Handler calls so far, as they reported 50 ms ago at most."""
+        """Handler calls so far, as they reported last: see Adapter.workers()."""
         return sum(program.said.get("count", 0) for program in self._programs)
 
     @property

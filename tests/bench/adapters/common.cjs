@@ -58,7 +58,7 @@ const commands = {
         seen = meter.count;
         say(meter);
       }
-    }, 50);
+    }, 1000 * OPTIONS.report);
     require("readline").createInterface({ input: process.stdin }).on("line", (line) => {
       if (line.trim() === "stop") say({ ...meter, log }, () => process.exit(0));
       else adapter.work(hit);

@@ -9,8 +9,9 @@ An adapter is a program that subclasses Adapter and calls main(). The harness ru
     worker                       run jobs, from "go" on standard input to "stop"
 
 with BENCH_DSN and BENCH_OPTIONS (JSON) in the environment; the option `log` is the lowest number of
-a job whose start is noted. Each line that it prints is a JSON object. Times are of the clock
-CLOCK_MONOTONIC, which all processes of a machine share.
+a job whose start is noted, `report` the seconds between a worker's reports. Each line that it
+prints is a JSON object. Times are of the clock CLOCK_MONOTONIC, which all processes of a machine
+share.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ def worker(adapter: Adapter) -> None:
     def report() -> None:
         seen = 0
         while True:
-            sleep(0.05)
+            sleep(OPTIONS["report"])
             if meter.count != seen:
                 seen = meter.count
                 say(count=seen, first=meter.first, last=meter.last)
