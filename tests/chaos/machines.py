@@ -85,6 +85,13 @@ class Server:
         with psycopg.connect(self.dsn) as connection:
             connection.execute("select pg_promote()")
 
+    def last_replayed(self) -> float:
+        """When the last commit was that came from a primary: seconds since 1970, by its clock."""
+        with psycopg.connect(self.dsn) as connection:
+            statement = "select extract(epoch from pg_last_xact_replay_timestamp())"
+            (moment,) = connection.execute(statement).fetchone() or ("nan",)
+        return float(moment)
+
     def lose_primary(self) -> None:
         """Let a standby hear no more of its primary."""
         self.set("primary_conninfo", "")

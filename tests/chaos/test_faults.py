@@ -215,22 +215,23 @@ def test_standby_synchronous(own: Server, under_load: UnderLoad) -> None:
 @long
 def test_standby_asynchronous(own: Server, under_load: UnderLoad) -> None:
     """The primary is killed and its asynchronous standby, cut off before, promoted."""
-    behind = [float("inf"), float("inf")]
+    unknown: list[float] = []  # to the standby: after the last commit that it has replayed
 
     def may_be_gone(moment: float) -> bool:
-        return behind[0] < moment < behind[1]
+        after, before = unknown
+        return after < moment < before
 
     with (
         standby_of(own) as standby,
         under_load(with_hosts(own, standby), may_be_gone=may_be_gone) as run,
     ):
         run.a_busy_worker()
-        behind[0] = time.time()
         standby.lose_primary()
         run.go_on()
         own.stop("kill")
-        behind[1] = time.time()
+        killed = time.time()
         standby.promote()
+        unknown[:] = standby.last_replayed(), killed
 
 
 @long
