@@ -11076,7 +11076,13 @@ as $$
 #variable_conflict use_column
 begin
     return query
-    with known as materialized (
+    with served as materialized (
+        select w.task, count(distinct p.worker_id) as workers
+        from app_jobs.workers as p cross join unnest(p.task_identifiers) as w(task)
+        group by w.task
+    ),
+
+    known as materialized (
         select
             m.task_identifier, m.ready, m.scheduled, m.running, m.parked, m.expired,
             m.oldest_ready_age, m.failed_1h
@@ -11084,8 +11090,7 @@ begin
         union all
         select t.task_identifier, 0, 0, 0, 0, 0, null, 0 from app_jobs.tasks as t
         union all
-        select distinct w.task, 0, 0, 0, 0, 0, null::interval, 0
-        from app_jobs.workers as p cross join unnest(p.task_identifiers) as w(task)
+        select s.task, 0, 0, 0, 0, 0, null::interval, 0 from served as s
     ),
 
     counted as (
@@ -11101,15 +11106,13 @@ begin
     select
         c.task_identifier, c.ready, c.scheduled, c.running, c.parked, c.expired,
         c.oldest_ready_age, c.failed_1h,
-        (
-            select count(*)
-            from app_jobs.workers as w
-            where w.task_identifiers is null or c.task_identifier = any(w.task_identifiers)
-        ),
+        coalesce(s.workers, 0)
+        + (select count(*) from app_jobs.workers as w where w.task_identifiers is null),
         coalesce(t.paused, false), t.max_attempts, t.retry_after, t.timeout, t.keep_completed,
         t.keep_failed
     from counted as c
     left join app_jobs.tasks as t on t.task_identifier = c.task_identifier
+    left join served as s on s.task = c.task_identifier
     order by c.ready + c.parked desc, c.running desc, c.task_identifier;
 end;
 $$;

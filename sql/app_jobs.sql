@@ -10835,7 +10835,13 @@ as $$
 #variable_conflict use_column
 begin
     return query
-    with known as materialized (
+    with served as materialized (
+        select w.task, count(distinct p.worker_id) as workers
+        from app_jobs.workers as p cross join unnest(p.task_identifiers) as w(task)
+        group by w.task
+    ),
+
+    known as materialized (
         select
             m.task_identifier, m.ready, m.scheduled, m.running, m.parked, m.expired,
             m.oldest_ready_age, m.failed_1h
@@ -10843,8 +10849,7 @@ begin
         union all
         select t.task_identifier, 0, 0, 0, 0, 0, null, 0 from app_jobs.tasks as t
         union all
-        select distinct w.task, 0, 0, 0, 0, 0, null::interval, 0
-        from app_jobs.workers as p cross join unnest(p.task_identifiers) as w(task)
+        select s.task, 0, 0, 0, 0, 0, null::interval, 0 from served as s
     ),
 
     counted as (
@@ -10860,15 +10865,13 @@ begin
     select
         c.task_identifier, c.ready, c.scheduled, c.running, c.parked, c.expired,
         c.oldest_ready_age, c.failed_1h,
-        (
-            select count(*)
-            from app_jobs.workers as w
-            where w.task_identifiers is null or c.task_identifier = any(w.task_identifiers)
-        ),
+        coalesce(s.workers, 0)
+        + (select count(*) from app_jobs.workers as w where w.task_identifiers is null),
         coalesce(t.paused, false), t.max_attempts, t.retry_after, t.timeout, t.keep_completed,
         t.keep_failed
     from counted as c
     left join app_jobs.tasks as t on t.task_identifier = c.task_identifier
+    left join served as s on s.task = c.task_identifier
     order by c.ready + c.parked desc, c.running desc, c.task_identifier;
 end;
 $$;
@@ -11800,7 +11803,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '357cb163dd6309d6b10e09048fc46cc6fe860dc9', 'vital_signs', 'app_jobs', array['doctor']::text[], array[]::text[], 'vital_signs(): what doctor() looks at, in figures.', '2026-11-22T12:33:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('0a2f88b7e913000e7acc21814b79da29f1916b13', '3b49a658a14fe7a1394f5b456f1425c435f4d87b', 'lists', 'app_jobs', 'Bounded lists of jobs, queues and tasks.', '2026-11-22T12:40:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('0a2f88b7e913000e7acc21814b79da29f1916b13', '1c252f52ed82eb5f7813a6446cefd47bfb9b37f3', 'lists', 'app_jobs', 'Bounded lists of jobs, queues and tasks.', '2026-11-22T12:40:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('0a2f88b7e913000e7acc21814b79da29f1916b13', 'require', 'explain_job', '1d84eee26524663e5bf92c956ec7dc623e315306');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)

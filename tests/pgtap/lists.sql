@@ -145,6 +145,15 @@ select results_eq(
         ('scheduled', 0, 0, 0, 1, 0, false)$$,
     'tasks with jobs, settings or workers'
 );
+select app_jobs.register_worker('of all tasks');
+select app_jobs.register_worker('twice', task_identifiers => array['idle', 'idle']);
+select results_eq(
+    $$select l.task_identifier collate "default", l.workers
+    from app_jobs.list_tasks() as l where l.task_identifier in ('held', 'idle')
+    order by l.task_identifier$$,
+    $$values ('held', 1::bigint), ('idle', 3)$$,
+    'a worker of all tasks serves each, one that names a task twice counts once'
+);
 
 -- finished jobs: job n ended n minutes ago
 insert into app_jobs.finished_jobs (
