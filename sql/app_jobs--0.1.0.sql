@@ -7654,6 +7654,8 @@ declare
     v_now timestamptz := v_started;
     v_at_most constant integer := app_jobs.queues_at_most();
     v_left integer := get_jobs.job_limit;
+    v_asked integer := get_jobs.job_limit;
+    v_due integer := 0;
     v_wanted integer;
     v_queues integer := 0;
     v_paused text[];
@@ -7691,7 +7693,7 @@ begin
         elsif pg_sequence_last_value('app_jobs.activity') >= 1000 then
             perform app_jobs.turn_slots();
         end if;
-        perform app_jobs.make_due_ready(get_jobs.task_identifiers, get_jobs.job_limit);
+        v_due := app_jobs.make_due_ready(get_jobs.task_identifiers, v_asked);
     end if;
 
     select
@@ -7707,7 +7709,14 @@ begin
         v_met := app_jobs.look('', get_jobs.task_identifiers, v_paused, v_wanted, v_after);
         v_tids := v_met.tids;
         v_found := cardinality(v_tids) + cardinality(v_met.queued);
-        exit when v_found = 0;
+        if v_found = 0 then
+            -- What was due first may be of full queues or paused tasks: there may be more.
+            exit when v_due < v_asked or clock_timestamp() > v_started + interval '1 second';
+            v_asked := greatest(v_left, 100);
+            v_due := app_jobs.make_due_ready(get_jobs.task_identifiers, v_asked);
+            v_after := null;
+            continue;
+        end if;
 
         v_seats := null;
         if v_met.queued <> '{}' then
@@ -7764,7 +7773,8 @@ begin
         v_left := v_left - v_count;
         -- Each queue met costs an advisory lock. And to park very many jobs takes a while: what a
         -- second has done is kept.
-        exit when v_left = 0 or (v_found < v_wanted and not v_met.left_out);
+        exit when v_left = 0;
+        exit when v_found < v_wanted and not v_met.left_out and v_due < v_asked;
         v_queues := v_queues + (
             select count(distinct q.queue_line) from unnest(v_met.queued) as q
         );

@@ -7509,6 +7509,8 @@ declare
     v_now timestamptz := v_started;
     v_at_most constant integer := app_jobs.queues_at_most();
     v_left integer := get_jobs.job_limit;
+    v_asked integer := get_jobs.job_limit;
+    v_due integer := 0;
     v_wanted integer;
     v_queues integer := 0;
     v_paused text[];
@@ -7546,7 +7548,7 @@ begin
         elsif pg_sequence_last_value('app_jobs.activity') >= 1000 then
             perform app_jobs.turn_slots();
         end if;
-        perform app_jobs.make_due_ready(get_jobs.task_identifiers, get_jobs.job_limit);
+        v_due := app_jobs.make_due_ready(get_jobs.task_identifiers, v_asked);
     end if;
 
     select
@@ -7562,7 +7564,14 @@ begin
         v_met := app_jobs.look('', get_jobs.task_identifiers, v_paused, v_wanted, v_after);
         v_tids := v_met.tids;
         v_found := cardinality(v_tids) + cardinality(v_met.queued);
-        exit when v_found = 0;
+        if v_found = 0 then
+            -- What was due first may be of full queues or paused tasks: there may be more.
+            exit when v_due < v_asked or clock_timestamp() > v_started + interval '1 second';
+            v_asked := greatest(v_left, 100);
+            v_due := app_jobs.make_due_ready(get_jobs.task_identifiers, v_asked);
+            v_after := null;
+            continue;
+        end if;
 
         v_seats := null;
         if v_met.queued <> '{}' then
@@ -7619,7 +7628,8 @@ begin
         v_left := v_left - v_count;
         -- Each queue met costs an advisory lock. And to park very many jobs takes a while: what a
         -- second has done is kept.
-        exit when v_left = 0 or (v_found < v_wanted and not v_met.left_out);
+        exit when v_left = 0;
+        exit when v_found < v_wanted and not v_met.left_out and v_due < v_asked;
         v_queues := v_queues + (
             select count(distinct q.queue_line) from unnest(v_met.queued) as q
         );
@@ -11689,7 +11699,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '67bfdecf30980706d870a06e41b925f99c58c472', 'tick', 'app_jobs', array['cancel_job', 'run_schedules', 'task_stats']::text[], array[]::text[], 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('bfda56aff3996ce40813dc084a949dd697b31ec4', 'e2aa45f52d3ed3b61305e2b797c8ee39a7c0b851', 'get_jobs', 'app_jobs', 'get_job() and get_jobs(): the claim.', '2026-11-22T11:19:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('bfda56aff3996ce40813dc084a949dd697b31ec4', '331d754c58dd7592a721a1f9e63c557542bfe928', 'get_jobs', 'app_jobs', 'get_job() and get_jobs(): the claim.', '2026-11-22T11:19:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('bfda56aff3996ce40813dc084a949dd697b31ec4', 'require', 'tick', '67bfdecf30980706d870a06e41b925f99c58c472');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)

@@ -89,6 +89,26 @@ def parked_behind_a_task_nobody_serves(queue: Queue) -> None:
     queue.get_job("w2", ["a"])
 
 
+def due_behind_a_full_queue(queue: Queue) -> None:
+    """What was due first cannot run."""
+    queue.add_job({**JOB, "queue": "q"}, None, "replace")
+    queue.get_jobs("w1", None, 1)
+    for options in ({"queue": "q"}, {"queue": "q"}, {"priority": 1}):
+        queue.add_job({**JOB, **options, "due": False}, None, "replace")
+    queue.time_passes()
+    queue.get_job("w2", None)
+
+
+def due_behind_a_paused_task(queue: Queue) -> None:
+    """The same, since its task is paused."""
+    queue.get_jobs("w1", None, 1)
+    queue.pause_task("a", paused=True)
+    queue.add_job({**JOB, "due": False}, None, "replace")
+    queue.add_job({**JOB, "task": "b", "due": False, "priority": 1}, None, "replace")
+    queue.time_passes()
+    queue.get_job("w1", None)
+
+
 PROGRAMS: list[Callable[[Queue], None]] = [
     shorter_heartbeat,
     shorter_retry_after,
@@ -97,6 +117,8 @@ PROGRAMS: list[Callable[[Queue], None]] = [
     replaced_and_failed,
     seat_in_a_closed_slot,
     parked_behind_a_task_nobody_serves,
+    due_behind_a_full_queue,
+    due_behind_a_paused_task,
 ]
 
 
