@@ -59,6 +59,12 @@ begin
                 hint = 'Ask for 1 to 10000 jobs.';
     end if;
 
+    select
+        coalesce(array_agg(t.task_identifier) filter (where t.paused), '{}'),
+        jsonb_object_agg(t.task_identifier, t.retry_after) filter (where t.retry_after is not null),
+        jsonb_object_agg(t.task_identifier, t.timeout) filter (where t.timeout is not null)
+    into v_paused, v_leases, v_timeouts
+    from app_jobs.tasks as t;
     if v_read_committed then
         -- What is done here stays locked till the end of the transaction, which may be a long one:
         -- so no more than is asked for, or a hundred where nobody has kept house for a second.
@@ -69,15 +75,9 @@ begin
         elsif pg_sequence_last_value('app_jobs.activity') >= 1000 then
             perform app_jobs.turn_slots();
         end if;
-        v_due := app_jobs.make_due_ready(get_jobs.task_identifiers, v_asked);
+        v_due := app_jobs.make_due_ready(get_jobs.task_identifiers, v_paused, v_asked);
     end if;
 
-    select
-        coalesce(array_agg(t.task_identifier) filter (where t.paused), '{}'),
-        jsonb_object_agg(t.task_identifier, t.retry_after) filter (where t.retry_after is not null),
-        jsonb_object_agg(t.task_identifier, t.timeout) filter (where t.timeout is not null)
-    into v_paused, v_leases, v_timeouts
-    from app_jobs.tasks as t;
     v_slot := app_jobs.enter_slot();
 
     loop
@@ -86,10 +86,10 @@ begin
         v_tids := v_met.tids;
         v_found := cardinality(v_tids) + cardinality(v_met.queued);
         if v_found = 0 then
-            -- What was due first may be of full queues or paused tasks: there may be more.
+            -- What was due first may be of full queues: there may be more.
             exit when v_due < v_asked or clock_timestamp() > v_started + interval '1 second';
             v_asked := greatest(v_left, 100);
-            v_due := app_jobs.make_due_ready(get_jobs.task_identifiers, v_asked);
+            v_due := app_jobs.make_due_ready(get_jobs.task_identifiers, v_paused, v_asked);
             v_after := null;
             continue;
         end if;

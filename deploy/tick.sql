@@ -35,7 +35,9 @@ as $$
     )
 $$;
 
-create function app_jobs.make_due_ready(tasks text[], most integer) returns integer
+create function app_jobs.make_due_ready(
+    tasks text[], paused text[], most integer
+) returns integer
 language plpgsql
 volatile
 as $$
@@ -45,43 +47,47 @@ declare
     c_spare constant integer := 100;
     v_now constant timestamptz := clock_timestamp();
     v_due tid[];
+    v_queued integer;
     v_rung boolean;
     v_tids tid[] := '{}'::tid[];
     v_emptied integer[];
 begin
     -- The best of what is due, so that a claim for one job finds it, and some more, since others
-    -- may have locked those; then lock as many as are wanted.
+    -- may have locked those; then lock as many as are wanted, and as many again as are of queues,
+    -- which may be full.
     select
-        array(
-            select d.ctid
-            from (
-                select j.ctid, j.priority, j.run_at, j.id
-                from app_jobs.due_slots('run', v_now) as s(slot)
-                -- lateral: slot by slot, whatever the statistics say
-                cross join lateral (
-                    select w.ctid, w.priority, w.run_at, w.id
-                    from app_jobs.jobs as w
-                    where
-                        w.slot = s.slot
-                        and w.line is null
-                        and w.locked_by is null
-                        and w.run_at <= v_now
-                        and (
-                            make_due_ready.tasks is null
-                            or w.task_identifier = any(make_due_ready.tasks)
-                        )
-                    order by w.run_at
-                    limit c_looked_at
-                ) as j
-                limit c_looked_at
-            ) as d
-            order by d.priority, d.run_at, d.id
-            limit make_due_ready.most + c_spare
-        ),
+        array_agg(b.ctid), count(b.queue_name),
         exists (select from app_jobs.alarms as a where a.kind = 'run' and a.due_at <= v_now)
-    into v_due, v_rung;
+    into v_due, v_queued, v_rung
+    from (
+        select d.ctid, d.queue_name
+        from (
+            select j.ctid, j.priority, j.run_at, j.id, j.queue_name
+            from app_jobs.due_slots('run', v_now) as s(slot)
+            -- lateral: slot by slot, whatever the statistics say
+            cross join lateral (
+                select w.ctid, w.priority, w.run_at, w.id, w.queue_name
+                from app_jobs.jobs as w
+                where
+                    w.slot = s.slot
+                    and w.line is null
+                    and w.locked_by is null
+                    and w.run_at <= v_now
+                    and (
+                        make_due_ready.tasks is null
+                        or w.task_identifier = any(make_due_ready.tasks)
+                    )
+                    and w.task_identifier <> all(make_due_ready.paused)
+                order by w.run_at
+                limit c_looked_at
+            ) as j
+            limit c_looked_at
+        ) as d
+        order by d.priority, d.run_at, d.id
+        limit make_due_ready.most + c_spare
+    ) as b;
 
-    if v_due <> '{}' then
+    if v_due is not null then
         v_tids := array(
             select j.ctid
             from app_jobs.jobs as j
@@ -89,7 +95,7 @@ begin
             -- say
             where j.ctid = any(v_due) and coalesce(j.line, j.locked_by) is null
             order by j.priority, j.run_at, j.id
-            limit make_due_ready.most
+            limit make_due_ready.most + v_queued
             for update skip locked
         );
     end if;
@@ -604,7 +610,7 @@ begin
     end if;
     closed := app_jobs.turn_slots();
     perform app_jobs.fire_schedules(least(most, c_schedules));
-    made_ready := app_jobs.make_due_ready(null, most);
+    made_ready := app_jobs.make_due_ready(null, '{}', most);
     expired := app_jobs.end_expired_leases(most);
     moved := app_jobs.move_queues(least(most, c_queues, app_jobs.queues_at_most()));
     pruned := app_jobs.prune_finished(most);
@@ -695,7 +701,7 @@ end;
 $$;
 
 revoke all on function app_jobs.due_slots(text, timestamptz) from public;
-revoke all on function app_jobs.make_due_ready(text[], integer) from public;
+revoke all on function app_jobs.make_due_ready(text[], text[], integer) from public;
 revoke all on function app_jobs.end_leases(tid[]) from public;
 revoke all on function app_jobs.end_expired_leases(integer) from public;
 revoke all on function app_jobs.move_queues(integer) from public;
@@ -719,11 +725,12 @@ kind  run or lease
 now   the time
 
 Roles: internal; the caller pins the plans.';
-comment on function app_jobs.make_due_ready(text[], integer) is
+comment on function app_jobs.make_due_ready(text[], text[], integer) is
 'Put scheduled jobs whose time has come into the ready line, the best first.
 
-tasks  tasks wanted; null: all
-most   jobs at most
+tasks   tasks wanted; null: all
+paused  tasks not wanted
+most    jobs at most, and up to a hundred more if some are of queues
 
 Returns: jobs made ready. Locks: those jobs, skipping locked ones. Roles: internal; READ COMMITTED
 only.';

@@ -2425,7 +2425,7 @@ begin
     from (
         values
         ('due_slots(kind text, now timestamp with time zone)', 'SETOF integer', ''),
-        ('make_due_ready(tasks text[], most integer)', 'integer', ''),
+        ('make_due_ready(tasks text[], paused text[], most integer)', 'integer', ''),
         ('end_leases(tids tid[])', 'void', ''),
         ('end_expired_leases(most integer)', 'integer', ''),
         ('move_queues(most integer)', 'integer', ''),

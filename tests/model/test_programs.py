@@ -90,11 +90,12 @@ def parked_behind_a_task_nobody_serves(queue: Queue) -> None:
 
 
 def due_behind_a_full_queue(queue: Queue) -> None:
-    """What was due first cannot run."""
+    """What is due first cannot run."""
     queue.add_job({**JOB, "queue": "q"}, None, "replace")
     queue.get_jobs("w1", None, 1)
     for options in ({"queue": "q"}, {"queue": "q"}, {"priority": 1}):
         queue.add_job({**JOB, **options, "due": False}, None, "replace")
+    queue.add_job({**JOB, "priority": 2}, None, "replace")
     queue.time_passes()
     queue.get_job("w2", None)
 
@@ -105,6 +106,7 @@ def due_behind_a_paused_task(queue: Queue) -> None:
     queue.pause_task("a", paused=True)
     queue.add_job({**JOB, "due": False}, None, "replace")
     queue.add_job({**JOB, "task": "b", "due": False, "priority": 1}, None, "replace")
+    queue.add_job({**JOB, "task": "b", "priority": 2}, None, "replace")
     queue.time_passes()
     queue.get_job("w1", None)
 

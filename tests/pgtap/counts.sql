@@ -176,7 +176,7 @@ begin
     perform app_jobs.get_jobs('w', array['t0'], '1 h', 1);
     update app_jobs.jobs set run_at = now() where line is null and locked_by is null;
     update app_jobs.alarms set due_at = now() where kind = 'run';
-    perform app_jobs.make_due_ready(null, 1000), app_jobs.make_due_ready(null, 1000);
+    perform app_jobs.make_due_ready(null, '{}', 1000), app_jobs.make_due_ready(null, '{}', 1000);
 end;
 $$;
 select is_empty(
