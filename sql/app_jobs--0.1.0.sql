@@ -6877,20 +6877,25 @@ declare
     c_spare constant integer := 100;
     v_now constant timestamptz := clock_timestamp();
     v_due tid[];
-    v_queued integer;
+    v_wanted integer;
     v_rung boolean;
     v_tids tid[] := '{}'::tid[];
     v_emptied integer[];
 begin
     -- The best of what is due, so that a claim for one job finds it, and some more, since others
-    -- may have locked those; then lock as many as are wanted, and as many again as are of queues,
-    -- which may be full.
+    -- may have locked those; then lock as many as are wanted, and those of queues before them, which
+    -- may be full.
     select
-        array_agg(b.ctid), count(b.queue_name),
+        array_agg(b.ctid), count(*) filter (where b.others < make_due_ready.most),
         exists (select from app_jobs.alarms as a where a.kind = 'run' and a.due_at <= v_now)
-    into v_due, v_queued, v_rung
+    into v_due, v_wanted, v_rung
     from (
-        select d.ctid, d.queue_name
+        select
+            d.ctid,
+            count(*) filter (where d.queue_name is null) over (
+                order by d.priority, d.run_at, d.id
+                rows between unbounded preceding and 1 preceding
+            ) as others
         from (
             select j.ctid, j.priority, j.run_at, j.id, j.queue_name
             from app_jobs.due_slots('run', v_now) as s(slot)
@@ -6925,7 +6930,7 @@ begin
             -- say
             where j.ctid = any(v_due) and coalesce(j.line, j.locked_by) is null
             order by j.priority, j.run_at, j.id
-            limit make_due_ready.most + v_queued
+            limit v_wanted
             for update skip locked
         );
     end if;
@@ -7560,7 +7565,7 @@ comment on function app_jobs.make_due_ready(text[], text[], integer) is
 
 tasks   tasks wanted; null: all
 paused  tasks not wanted
-most    jobs at most, and up to a hundred more if some are of queues
+most    jobs at most, and up to a hundred of queues before them
 
 Returns: jobs made ready. Locks: those jobs, skipping locked ones. Roles: internal; READ COMMITTED
 only.';

@@ -6738,20 +6738,25 @@ declare
     c_spare constant integer := 100;
     v_now constant timestamptz := clock_timestamp();
     v_due tid[];
-    v_queued integer;
+    v_wanted integer;
     v_rung boolean;
     v_tids tid[] := '{}'::tid[];
     v_emptied integer[];
 begin
     -- The best of what is due, so that a claim for one job finds it, and some more, since others
-    -- may have locked those; then lock as many as are wanted, and as many again as are of queues,
-    -- which may be full.
+    -- may have locked those; then lock as many as are wanted, and those of queues before them, which
+    -- may be full.
     select
-        array_agg(b.ctid), count(b.queue_name),
+        array_agg(b.ctid), count(*) filter (where b.others < make_due_ready.most),
         exists (select from app_jobs.alarms as a where a.kind = 'run' and a.due_at <= v_now)
-    into v_due, v_queued, v_rung
+    into v_due, v_wanted, v_rung
     from (
-        select d.ctid, d.queue_name
+        select
+            d.ctid,
+            count(*) filter (where d.queue_name is null) over (
+                order by d.priority, d.run_at, d.id
+                rows between unbounded preceding and 1 preceding
+            ) as others
         from (
             select j.ctid, j.priority, j.run_at, j.id, j.queue_name
             from app_jobs.due_slots('run', v_now) as s(slot)
@@ -6786,7 +6791,7 @@ begin
             -- say
             where j.ctid = any(v_due) and coalesce(j.line, j.locked_by) is null
             order by j.priority, j.run_at, j.id
-            limit make_due_ready.most + v_queued
+            limit v_wanted
             for update skip locked
         );
     end if;
@@ -7421,7 +7426,7 @@ comment on function app_jobs.make_due_ready(text[], text[], integer) is
 
 tasks   tasks wanted; null: all
 paused  tasks not wanted
-most    jobs at most, and up to a hundred more if some are of queues
+most    jobs at most, and up to a hundred of queues before them
 
 Returns: jobs made ready. Locks: those jobs, skipping locked ones. Roles: internal; READ COMMITTED
 only.';
@@ -11695,7 +11700,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', 'af8ea4dbc28d4a4d42d8d18452800aaf1ca97a02', 'task_stats', 'app_jobs', array['metrics']::text[], array[]::text[], 'task_stats(): figures per minute and task, told by workers; depths(): what waited.', '2026-11-22T12:17:40Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('67bfdecf30980706d870a06e41b925f99c58c472', 'a8a41ebee4dfc5633b1136e70678a760d5ee75df', 'tick', 'app_jobs', 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('67bfdecf30980706d870a06e41b925f99c58c472', '56093f085df41277706e8e53896046e51ca22df6', 'tick', 'app_jobs', 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('67bfdecf30980706d870a06e41b925f99c58c472', 'require', 'cancel_job', 'cfe18508c3ff1ef532987895cfc33d245bd0c914');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)

@@ -321,8 +321,8 @@ MUTANTS = [
         "making due jobs ready waits for locked rows",
         "claims wait for nobody",
         "tick",
-        "limit make_due_ready.most + v_queued for update skip locked",
-        "limit make_due_ready.most + v_queued for update",
+        "limit v_wanted for update skip locked",
+        "limit v_wanted for update",
         "due-claim.spec",
     ),
     mutant(
