@@ -964,8 +964,8 @@ MUTANTS = [
         "any of the due jobs is made ready",
         "the order priority, run_at, id is exact",
         "tick",
-        "order by d.priority, d.run_at, d.id",
-        "order by d.id desc",
+        "order by d.priority, d.run_at, d.id limit",
+        "order by d.id desc limit",
         "get_jobs.sql",
     ),
     # queues, paused and full
