@@ -6875,6 +6875,7 @@ as $$
 declare
     c_looked_at constant integer := 1000;
     c_spare constant integer := 100;
+    c_of_queues constant integer := 10;
     v_now constant timestamptz := clock_timestamp();
     v_due tid[];
     v_wanted integer;
@@ -6886,7 +6887,11 @@ begin
     -- may have locked those; then lock as many as are wanted, and those of queues before them, which
     -- may be full.
     select
-        array_agg(b.ctid), count(*) filter (where b.others < make_due_ready.most),
+        array_agg(b.ctid),
+        least(
+            count(*) filter (where b.others < make_due_ready.most),
+            make_due_ready.most + c_of_queues
+        ),
         exists (select from app_jobs.alarms as a where a.kind = 'run' and a.due_at <= v_now)
     into v_due, v_wanted, v_rung
     from (
@@ -7565,7 +7570,7 @@ comment on function app_jobs.make_due_ready(text[], text[], integer) is
 
 tasks   tasks wanted; null: all
 paused  tasks not wanted
-most    jobs at most, and up to a hundred of queues before them
+most    jobs at most, and up to ten of queues before them
 
 Returns: jobs made ready. Locks: those jobs, skipping locked ones. Roles: internal; READ COMMITTED
 only.';

@@ -6736,6 +6736,7 @@ as $$
 declare
     c_looked_at constant integer := 1000;
     c_spare constant integer := 100;
+    c_of_queues constant integer := 10;
     v_now constant timestamptz := clock_timestamp();
     v_due tid[];
     v_wanted integer;
@@ -6747,7 +6748,11 @@ begin
     -- may have locked those; then lock as many as are wanted, and those of queues before them, which
     -- may be full.
     select
-        array_agg(b.ctid), count(*) filter (where b.others < make_due_ready.most),
+        array_agg(b.ctid),
+        least(
+            count(*) filter (where b.others < make_due_ready.most),
+            make_due_ready.most + c_of_queues
+        ),
         exists (select from app_jobs.alarms as a where a.kind = 'run' and a.due_at <= v_now)
     into v_due, v_wanted, v_rung
     from (
@@ -7426,7 +7431,7 @@ comment on function app_jobs.make_due_ready(text[], text[], integer) is
 
 tasks   tasks wanted; null: all
 paused  tasks not wanted
-most    jobs at most, and up to a hundred of queues before them
+most    jobs at most, and up to ten of queues before them
 
 Returns: jobs made ready. Locks: those jobs, skipping locked ones. Roles: internal; READ COMMITTED
 only.';
@@ -11700,7 +11705,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', 'af8ea4dbc28d4a4d42d8d18452800aaf1ca97a02', 'task_stats', 'app_jobs', array['metrics']::text[], array[]::text[], 'task_stats(): figures per minute and task, told by workers; depths(): what waited.', '2026-11-22T12:17:40Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('67bfdecf30980706d870a06e41b925f99c58c472', '56093f085df41277706e8e53896046e51ca22df6', 'tick', 'app_jobs', 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('67bfdecf30980706d870a06e41b925f99c58c472', 'c795d2de17be8814d80369e462652b4452ac2afe', 'tick', 'app_jobs', 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('67bfdecf30980706d870a06e41b925f99c58c472', 'require', 'cancel_job', 'cfe18508c3ff1ef532987895cfc33d245bd0c914');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
