@@ -69,7 +69,9 @@ PEERS = {
             "default": {},
             "threads": {"threads": True},
             "fifty-tasks": {"tasks": 50},
+            "500-per-claim": {"worker": {"prefetch": 500}},
             "one-per-claim": {"worker": {"concurrency": 1, "prefetch": 0}},
+            "bare-loop": {"bare": True},
         },
     ),
     "graphile-worker": Peer(

@@ -230,9 +230,9 @@ def under_snapshot(server: Server, run: Run, sizes: Sizes) -> Result:
             seconds=sizes.seconds(SECONDS[length], 4),
             lot=0.05,
         )
-        for name, variant in (("drain_500", ""), ("drain_1", ONE_PER_CLAIM.get(adapter.name))):
-            if variant is not None:
-                adapter.options = adapter.peer.variants[variant] if variant else adapter.options
+        for name, variants in PER_CLAIM.items():
+            if variant := variants.get(adapter.name):
+                adapter.options = adapter.peer.variants[variant]
                 adapter.add(sizes.jobs(JOBS))
                 waiting = adapter.pending()
                 result[name] = drain(adapter, waiting, limit=sizes.seconds(3 * LIMIT))["rate"]
@@ -398,11 +398,20 @@ def idle_workers(server: Server, run: Run, sizes: Sizes) -> Result:
 
 BACKLOG = {"50,000": JOBS, "10,000,000": 10_000_000}
 SECONDS = {"30 s": 30, "60 s": 60, "10 min": 600, "20 min": 1200, "60 min": 3600}
-# Variants that claim one job at a time.
-ONE_PER_CLAIM = {
-    "ours": "one-per-claim",
-    "pgqueuer": "one-per-claim",
-    "graphile-worker": "24-at-once",
+# Variants that claim 500 jobs at a time, and one.
+PER_CLAIM = {
+    "drain_500": {
+        "ours": "500-per-claim",
+        "graphile-worker": "fast",
+        "pg-boss": "fast",
+        "pgqueuer": "fast",
+        "awa": "fast",
+    },
+    "drain_1": {
+        "ours": "one-per-claim",
+        "graphile-worker": "24-at-once",
+        "pgqueuer": "one-per-claim",
+    },
 }
 ADDERS = ["insert, 1", "add_job, 1", "insert, 16", "add_job, 16"]
 NOTIFYING = ["add_job, 16, worker busy", "add_job, 16, worker idle"]
@@ -544,7 +553,7 @@ SCENARIOS = {
     "workers": Scenario(
         "400,000 jobs, 1 to 64 worker processes",
         drained_by_many,
-        runs("ours", cases=MANY),
+        runs("ours", "ours:bare-loop", cases=MANY),
         [
             throughout(0.85, MANY),
             *(

@@ -128,6 +128,13 @@ def command(run: Run, wheel: Path) -> Run:
     return run
 
 
+def test_a_worker_imports_only_what_it_needs(command: Run) -> None:
+    told = command("python", "-X", "importtime", "-m", "app_jobs", "worker", "nowhere:tasks").stderr
+    imported = {line.rpartition("|")[2].strip() for line in told.splitlines()}
+    assert {"app_jobs.worker", "psycopg", "typer"} <= imported
+    assert not imported & {"pydantic", "rich.table", "app_jobs.migrate"}
+
+
 def test_version_tells_client_schema_and_server(
     command: Run, database: str, empty_database: str
 ) -> None:

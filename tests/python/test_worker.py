@@ -596,7 +596,7 @@ def test_lots_follow_the_handlers_and_not_a_slow_database(monkeypatch: pytest.Mo
         nonlocal now
         lane = LaneOfFastHandlers([], cast("Any", None), concurrency=20, prefetch=None, lease=60.0)
         lots = []
-        for available in [999] * 12 + [1, 999, 999]:
+        for available in [2000] * 12 + [1, 2000, 2000]:
             lots.append(await lane.appetite())
             brought = min(lots[-1], available)
             lane.put([cast("Any", None)] * brought)
@@ -607,7 +607,7 @@ def test_lots_follow_the_handlers_and_not_a_slow_database(monkeypatch: pytest.Mo
 
     lots = asyncio.run(claim())
     assert lots[0] == 20
-    assert lots[11] == 500
+    assert lots[11] == 1000
     assert lots[13:] == [20, 40]  # after a calm
 
 

@@ -24,7 +24,7 @@ from app_jobs.tasks import Fail, JobContext, Task
 T = TypeVar("T")
 
 MOST_AT_ONCE = 10_000  # jobs in one claim at most, as get_jobs() has it
-MOST_AHEAD = 500  # jobs in one claim ahead of the handlers at most, unless told otherwise
+MOST_AHEAD = 1000  # jobs in one claim ahead of the handlers at most, unless told otherwise
 AHEAD = 0.125  # seconds of work in it, at the rate at which handlers end while there are jobs
 SLICE = 0.005  # seconds that handlers which never wait may keep the loop from the database
 

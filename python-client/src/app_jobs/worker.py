@@ -66,7 +66,7 @@ class Worker:
 
     concurrency       how many handlers run at once: so many coroutines, and so many threads
     prefetch          how many jobs to claim in one lot beyond those that can run at once; None: as
-                      many as end in an eighth of a second, at most 500, and twice the last lot
+                      many as end in an eighth of a second, at most 1000, and twice the last lot
     processes         how many handlers with process=True run at once; None: as many as processors
     lease             how long a job stays ours after a heartbeat, which comes three times as often;
                       when a worker dies, its jobs go to others after at most this long

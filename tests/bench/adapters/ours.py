@@ -1,17 +1,58 @@
-"""app_jobs. Options: threads (handlers without async), tasks (so many), worker (of Worker)."""
+"""app_jobs. Options: threads (handlers without async), tasks (so many), worker, bare (a loop)."""
 
 from __future__ import annotations
 
+import asyncio
+import os
 from typing import Any
 
 from common import DSN, OPTIONS, Adapter, Hit, main
+from psycopg import AsyncConnection
 
 from app_jobs import AsyncClient, JobContext, Tasks, Worker, migrate
+
+LOT = 250
+BARE_CLAIM = """
+    update app_jobs.jobs set
+        attempts = attempts + 1, lease = lease + 1, locked_by = %(worker)s, locked_at = now(),
+        lease_expires_at = now() + interval '1 min', lease_length = interval '1 min',
+        updated_at = now(), line = null
+    where id between %(low)s and %(high)s and locked_by is null
+        and not exists (select from app_jobs.tasks where paused)
+    returning id, payload
+"""
+
+
+async def bare_loop(hit: Hit) -> None:
+    """Take rows by their numbers, in lots that nobody else looks at, and delete them.
+
+    Without looking for jobs, and without a worker: what this machine makes of so many processes.
+    """
+    worker = str(os.getpid())
+    async with await AsyncConnection.connect(DSN, autocommit=True, prepare_threshold=None) as c:
+        await c.execute("select app_jobs.register_worker(%s)", [worker])
+        while True:
+            [lot] = await (await c.execute("select nextval('lots')::int")).fetchone() or [0]
+            lacking = LOT
+            while lacking:
+                bounds = {"worker": worker, "low": lot * LOT - LOT + 1, "high": lot * LOT}
+                rows = await (await c.execute(BARE_CLAIM, bounds)).fetchall()
+                if not rows:
+                    await asyncio.sleep(0.05)
+                    continue
+                for _, payload in rows:
+                    hit(payload["n"])
+                ids = [row[0] for row in rows]
+                await c.execute("delete from app_jobs.jobs where id = any(%s)", [ids])
+                lacking -= len(rows)
 
 
 class Ours(Adapter):
     async def setup(self) -> None:
         migrate.migrate(DSN, log=lambda _: None)
+        if OPTIONS.get("bare"):
+            async with await AsyncConnection.connect(DSN, autocommit=True) as connection:
+                await connection.execute("create sequence lots")
 
     async def open(self) -> None:
         self.client = AsyncClient(DSN)
@@ -24,6 +65,9 @@ class Ours(Adapter):
         await self.client.add_jobs(identifier="noop", payloads=payloads)
 
     async def work(self, hit: Hit) -> None:
+        if OPTIONS.get("bare"):
+            await bare_loop(hit)
+            return
         tasks = Tasks()
 
         async def noop(payload: dict[str, Any], ctx: JobContext) -> None:
