@@ -611,6 +611,27 @@ def test_lots_follow_the_handlers_and_not_a_slow_database(monkeypatch: pytest.Mo
     assert lots[13:] == [20, 40]  # after a calm
 
 
+@pytest.mark.parametrize(("took", "size"), [(0.01, 64), (0.1, 102), (3.0, 256)])
+def test_lots_last_while_slow_claims_are_under_way(
+    monkeypatch: pytest.MonkeyPatch, took: float, size: int
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(_lanes, "monotonic", lambda: now)
+
+    async def claim() -> int:
+        nonlocal now
+        lane = LaneOfFastHandlers([], cast("Any", None), concurrency=20, prefetch=None, lease=60.0)
+        for _ in range(12):
+            lot = await lane.appetite()
+            lane.claim_took = took
+            lane.put([cast("Any", None)] * lot)
+            now += lot / 512
+            lane._end(lot)
+        return lot
+
+    assert asyncio.run(claim()) == size
+
+
 # --- wake-ups ---
 
 

@@ -26,6 +26,7 @@ T = TypeVar("T")
 MOST_AT_ONCE = 10_000  # jobs in one claim at most, as get_jobs() has it
 MOST_AHEAD = 1000  # jobs in one claim ahead of the handlers at most, unless told otherwise
 AHEAD = 0.125  # seconds of work in it, at the rate at which handlers end while there are jobs
+FARTHEST = 0.5  # seconds of work in it at most, where claims take long
 SLICE = 0.005  # seconds that handlers which never wait may keep the loop from the database
 
 
@@ -34,8 +35,9 @@ class Lane(ABC):
 
     It asks for one lot of jobs while another runs. `prefetch` is the size of a lot beyond what can
     run at once; None: it follows the rate at which handlers end, without the time in which there
-    are no jobs: where the database is what is slow, small lots would make it slower. A lot is at
-    most twice what the last one brought, so that a burst after a calm is shared with other workers.
+    are no jobs: where the database is what is slow, small lots would make it slower. And a lot lasts
+    twice as long as the last claim took. It is at most twice what that one brought, so that a burst
+    after a calm is shared with other workers.
     """
 
     def __init__(
@@ -50,11 +52,12 @@ class Lane(ABC):
     ) -> None:
         self.tasks = {task.name: task for task in tasks}
         self.wake = Alarm()  # set when there may be jobs
+        self.claim_took = 0.0  # seconds, the last one that brought jobs
         self._outbox = outbox
         self._trace = trace
         self._concurrency = concurrency
         self._prefetch = prefetch
-        self._horizon = min(AHEAD, lease / 4)
+        self._farthest = min(FARTHEST, lease / 4)
         self._ahead = prefetch or 0
         self._most_ahead = 0  # twice what the last claim brought
         self._unfinished = 0  # taken in and not ended
@@ -90,7 +93,7 @@ class Lane(ABC):
             wanted = self._concurrency + 2 * self._ahead - self._unfinished
             if wanted >= max(1, self._ahead):
                 return min(wanted, max(self._concurrency, self._ahead), MOST_AT_ONCE)
-            await self._room.wait(self._horizon)
+            await self._room.wait(AHEAD)
 
     def stop(self) -> int:
         """Start no more handlers; return how many are running."""
@@ -116,8 +119,9 @@ class Lane(ABC):
         if self._prefetch is None:
             now = monotonic()
             busy = self._busy + (now - self._busy_from if self._unfinished > 0 else 0)
+            horizon = min(max(AHEAD, 2 * self.claim_took), self._farthest)
             # At least a tenth of a second, or the first few jobs would promise too much.
-            ahead = min(int(self._ended / max(busy, 0.1) * self._horizon), self._most_ahead)
+            ahead = min(int(self._ended / max(busy, 0.1) * horizon), self._most_ahead)
             if busy > 0.1:
                 self._ahead = ahead
                 self._ended, self._busy, self._busy_from = 0, 0.0, now

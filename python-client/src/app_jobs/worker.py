@@ -66,7 +66,8 @@ class Worker:
 
     concurrency       how many handlers run at once: so many coroutines, and so many threads
     prefetch          how many jobs to claim in one lot beyond those that can run at once; None: as
-                      many as end in an eighth of a second, at most 1000, and twice the last lot
+                      many as end in an eighth of a second, or in twice the time (half a second at
+                      most) that a claim takes, at most 1000, and twice the last lot
     processes         how many handlers with process=True run at once; None: as many as processors
     lease             how long a job stays ours after a heartbeat, which comes three times as often;
                       when a worker dies, its jobs go to others after at most this long
@@ -332,6 +333,7 @@ class Worker:
             )
             now = monotonic()
             if rows:
+                lane.claim_took = now - sent_at
                 self._accept(lane, rows, sent_at)
                 if now - found_at < BUSY_WITHIN:
                     await self._set_idle(lane, False)
