@@ -35,9 +35,9 @@ class Lane(ABC):
 
     It asks for one lot of jobs while another runs. `prefetch` is the size of a lot beyond what can
     run at once; None: it follows the rate at which handlers end, without the time in which there
-    are no jobs: where the database is what is slow, small lots would make it slower. And a lot lasts
-    twice as long as the last claim took. It is at most twice what that one brought, so that a burst
-    after a calm is shared with other workers.
+    are no jobs: where the database is what is slow, small lots would make it slower. A lot also
+    lasts twice as long as the last claim took. It is at most twice what that one brought, so that a
+    burst after a calm is shared with other workers.
     """
 
     def __init__(
