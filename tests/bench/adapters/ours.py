@@ -53,6 +53,7 @@ class Ours(Adapter):
         if OPTIONS.get("bare"):
             async with await AsyncConnection.connect(DSN, autocommit=True) as connection:
                 await connection.execute("create sequence lots")
+                await connection.execute("alter table app_jobs.jobs alter id restart")
 
     async def open(self) -> None:
         self.client = AsyncClient(DSN)
