@@ -53,6 +53,22 @@ declare
     v_tids tid[] := '{}'::tid[];
     v_emptied integer[];
 begin
+    -- Most claims find nothing due, and learn it here in a quarter of the time.
+    perform from app_jobs.alarms as a where a.kind = 'run' and a.due_at <= v_now
+    union all
+    select
+    from app_jobs.open_slots as o
+    cross join lateral (
+        select from app_jobs.jobs as w
+        where
+            w.slot = o.slot and w.line is null and w.locked_by is null and w.run_at <= v_now
+        limit 1
+    ) as due
+    limit 1;
+    if not found then
+        return 0;
+    end if;
+
     -- The best of what is due, so that a claim for one job finds it, and some more, since others
     -- may have locked those; then lock as many as are wanted, and those of queues before them, which
     -- may be full.

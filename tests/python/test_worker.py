@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any, cast
 
 import psycopg
@@ -17,7 +19,8 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import app_jobs
-from app_jobs import Client, Fail, JobContext, Snooze, Tasks, Worker, _lanes
+from app_jobs import Client, Fail, JobContext, Snooze, Tasks, Worker, _lanes, _sql
+from app_jobs._link import Link
 from app_jobs.errors import BadArgument, SchemaMissing
 
 PATIENCE = 20
@@ -684,6 +687,33 @@ def test_idle_workers_of_the_same_tasks_share_their_looks(
         assert worker._longest_pause() == 2
 
 
+def test_a_job_starts_before_an_idle_worker_asks_for_more(
+    client: Client, tasks: Tasks, running: Running, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    insist = Link.insist
+
+    async def noted(link: Link, function: Any, /, **arguments: Any) -> Any:
+        is_claim = function is _sql.CLAIM
+        events.extend(["asks"] * is_claim)
+        rows = await insist(link, function, **arguments)
+        events.extend(["gets"] * (is_claim and len(rows)))
+        return rows
+
+    monkeypatch.setattr(Link, "insist", noted)
+
+    @tasks.task("t")
+    async def handler() -> None:
+        events.append("starts")
+
+    with running():
+        for _ in range(3):
+            until("exists (select from app_jobs.workers where idle)")
+            client.add_job(identifier="t")
+            until(NO_JOBS)
+    assert re.findall("gets [a-z]+", " ".join(events)) == ["gets starts"] * 3
+
+
 @pytest.mark.usefixtures("no_looks")
 def test_a_scheduled_job_starts_at_its_time(
     client: Client,
@@ -866,6 +896,66 @@ def test_a_column_that_comes_while_a_call_is_under_way(
         until(f"exists ({waiting} and not granted)")
         upgrade.commit()
         until(NO_JOBS)
+
+
+async def pooled(dsn: str, path: Path) -> asyncio.Server:
+    """A way to the server that tells a process id of its own making, as poolers do."""
+    info = psycopg.conninfo.conninfo_to_dict(dsn)
+    number = f".s.PGSQL.{info.get('port') or 5432}"
+    way_on = f"{info['host']}/{number}"
+
+    async def forward(client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        server, to_server = await asyncio.open_unix_connection(way_on)
+
+        async def there() -> None:
+            while piece := await client.read(65536):
+                to_server.write(piece)
+            to_server.close()
+
+        async def back() -> None:
+            while piece := await server.read(65536):
+                to_client.write(re.sub(rb"(?s)(K\0\0\0\x0c)....", rb"\g<1>" + bytes(4), piece))
+            to_client.close()
+
+        await asyncio.gather(there(), back())
+
+    return await asyncio.start_unix_server(forward, path / number)
+
+
+@pytest.mark.parametrize("way", ["directly", "through a pooler"])
+def test_statements_are_prepared_where_no_pooler_is(
+    way: str, database: str, tmp_path: Path
+) -> None:
+    async def prepared() -> Any:
+        async with await pooled(database, tmp_path):
+            dsn = database if way == "directly" else make_conninfo(database, host=str(tmp_path))
+            link = Link(dsn, "app_jobs")
+            for _ in range(5):
+                rows = await link.execute("select name from pg_prepared_statements", {})
+            await link.close()
+            return rows
+
+    assert len(asyncio.run(prepared())) == (way == "directly")
+
+
+def test_a_prepared_statement_that_returns_another_column_now(
+    database: str, connection: Connection
+) -> None:
+    create = "create function app_jobs.f({}) language sql as 'select {}'"
+    connection.execute(create.format("out a int, out b int", "1, 2").encode())
+
+    async def call() -> Any:
+        link = Link(database, "app_jobs")
+        function = _sql.Function("f", {}, list)
+        for _ in range(5):
+            await link.insist(function)
+        connection.execute("drop function app_jobs.f")
+        connection.execute(create.format("out a int", "3").encode())
+        rows = await link.insist(function)
+        await link.close()
+        return rows
+
+    assert asyncio.run(call()) == [(3,)]
 
 
 # --- the end (signals: test_cli.py) ---

@@ -146,6 +146,8 @@ class LoopLane(Lane):
 
     def put(self, contexts: list[JobContext]) -> None:
         """Take in jobs."""
+        if self._unfinished == 0:
+            self._begin_slice()  # the loop has just turned: what was claimed came by it
         super().put(contexts)
         self._buffer.extend(contexts)
         self._wake_a_runner()

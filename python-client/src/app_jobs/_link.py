@@ -22,12 +22,15 @@ T = TypeVar("T")
 log = logging.getLogger("app_jobs.worker")
 
 STATEMENT_TIMEOUT = 30.0  # seconds until a statement is given up at the latest
+PREPARE_AFTER = 2  # runs of a statement on a connection after which it is prepared
 
 
 class Link:
     """A connection that is made when it is needed, and again when it was lost.
 
-    A call may take `patience` seconds; `prepare` is called with each new connection.
+    A call may take `patience` seconds; `prepare` is called with each new connection. Statements
+    that come again are prepared, unless a pooler stands between: to analyze and plan a claim takes
+    as long as most of its run.
     """
 
     def __init__(
@@ -74,10 +77,13 @@ class Link:
         """Run a statement, once."""
         async with self._lock:
             try:
+                is_new = self._connection is None
                 if self._connection is None:
                     self._connection = await connect(self._conninfo)
                     self._prepare(self._connection)
                 with hang_up_after(within or self.patience, self._connection):
+                    if is_new and await _is_direct(self._connection):
+                        self._connection.prepare_threshold = PREPARE_AFTER
                     cursor = self._connection.cursor(binary=True)
                     await cursor.execute(cast("Any", query), parameters)
                     return await cursor.fetchall()
@@ -100,6 +106,12 @@ class Link:
 async def connect(conninfo: str) -> AsyncConnection[Any]:
     """Connect, with nothing that breaks behind a pooler in transaction mode."""
     return await AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
+
+
+async def _is_direct(connection: AsyncConnection[Any]) -> bool:
+    """Whether no pooler stands between: it would tell us a process id of its own making."""
+    cursor = await connection.execute("select pg_backend_pid()")
+    return await cursor.fetchone() == (connection.info.backend_pid,)
 
 
 @contextlib.contextmanager
@@ -129,8 +141,9 @@ def is_trouble(error: Exception) -> bool:
     """Whether an error is the state of the database or the network, which passes; no mistake."""
     if isinstance(error, psycopg.Error) and error.sqlstate is not None:
         # transaction (a standby), rollback, resources, intervention, system, internal; and an
-        # upgrade: jobs got a column while the call, which returns its rows, was under way
-        kinds = ("08", "25", "40", "53", "57", "58", "XX", "42804")
+        # upgrade: jobs got a column while the call, which returns its rows, was under way (42804),
+        # or a prepared statement would return other columns now (0A000), as no new one would
+        kinds = ("08", "25", "40", "53", "57", "58", "XX", "42804", "0A000")
         return error.sqlstate.startswith(kinds) or isinstance(error, psycopg.OperationalError)
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | OSError)
 

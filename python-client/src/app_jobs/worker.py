@@ -335,6 +335,8 @@ class Worker:
             if rows:
                 lane.claim_took = now - sent_at
                 self._accept(lane, rows, sent_at)
+                if len(rows) <= self._concurrency:
+                    await asyncio.sleep(0)  # to ask for more costs longer than to start these
                 if now - found_at < BUSY_WITHIN:
                     await self._set_idle(lane, False)
                 if now - self._ticked_at > 1:
