@@ -22,6 +22,7 @@ import app_jobs
 from app_jobs import Client, Fail, JobContext, Snooze, Tasks, Worker, _lanes, _sql
 from app_jobs._link import Link
 from app_jobs.errors import BadArgument, SchemaMissing
+from app_jobs.worker import BUSY_PAUSE, _busy_pause
 
 PATIENCE = 20
 SECOND = timedelta(seconds=1)
@@ -687,6 +688,11 @@ def test_idle_workers_of_the_same_tasks_share_their_looks(
         assert worker._longest_pause() == 2
 
 
+def test_a_busy_worker_looks_as_often_as_it_is_worth() -> None:
+    assert _busy_pause(found=1, seconds=1.0) == BUSY_PAUSE
+    assert _busy_pause(found=40, seconds=0.005) == pytest.approx(0.0005)  # in which 4 come
+
+
 def test_a_job_starts_before_an_idle_worker_asks_for_more(
     client: Client, tasks: Tasks, running: Running, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -930,8 +936,9 @@ def test_statements_are_prepared_where_no_pooler_is(
         async with await pooled(database, tmp_path):
             dsn = database if way == "directly" else make_conninfo(database, host=str(tmp_path))
             link = Link(dsn, "app_jobs")
+            names = _sql.Query("names", {}, list, text="select name from pg_prepared_statements")
             for _ in range(5):
-                rows = await link.execute("select name from pg_prepared_statements", {})
+                rows = await link.call(names)
             await link.close()
             return rows
 

@@ -8,13 +8,14 @@ import logging
 import os
 import random
 import socket
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, Connection
 
-from app_jobs._sql import Function, Row
+from app_jobs._sql import Function
+from app_jobs._wire import Wire
 from app_jobs.errors import translate
 
 T = TypeVar("T")
@@ -22,15 +23,12 @@ T = TypeVar("T")
 log = logging.getLogger("app_jobs.worker")
 
 STATEMENT_TIMEOUT = 30.0  # seconds until a statement is given up at the latest
-PREPARE_AFTER = 2  # runs of a statement on a connection after which it is prepared
 
 
 class Link:
     """A connection that is made when it is needed, and again when it was lost.
 
-    A call may take `patience` seconds; `prepare` is called with each new connection. Statements
-    that come again are prepared, unless a pooler stands between: to analyze and plan a claim takes
-    as long as most of its run.
+    A call may take `patience` seconds; `prepare` is called with each new connection.
     """
 
     def __init__(
@@ -45,17 +43,37 @@ class Link:
         self.patience = patience
         self._prepare = prepare
         self._connection: AsyncConnection[Any] | None = None
+        self._wire: Wire | None = None
         self._lock = asyncio.Lock()
-        self._queries: dict[Function[Any], str] = {}
+        self._statements: dict[Function[Any], bytes] = {}
 
     async def call(
         self, function: Function[T], /, *, within: float | None = None, **arguments: Any
     ) -> T:
         """Call a function of the schema, once; it may take `within` seconds, if less is wanted."""
-        query = self._queries.get(function)
-        if query is None:
-            query = self._queries[function] = function.query(self._schema)
-        return function.decode(await self.execute(query, function.parameters(arguments), within))
+        statement = self._statements.get(function)
+        if statement is None:
+            numbers = {name: f"${number}" for number, name in enumerate(function.arguments, 1)}
+            statement = (function.query(self._schema) % numbers).encode()
+            self._statements[function] = statement
+        values = list(function.parameters(arguments).values())
+        async with self._lock:
+            try:
+                if self._wire is not None and self._wire.lost.done():
+                    await self._drop()
+                if self._connection is None:
+                    self._connection = await connect(self._conninfo)
+                    self._prepare(self._connection)
+                with hang_up_after(within or self.patience, self._connection):
+                    if self._wire is None:
+                        is_direct = await _is_direct(self._connection)
+                        self._wire = Wire(self._connection, prepares=is_direct)
+                    rows = await self._wire.run(statement, values)
+            except BaseException as error:
+                if not isinstance(error, psycopg.Error) or is_trouble(error):
+                    await self._drop()
+                raise
+        return function.decode(rows)
 
     async def insist(self, function: Function[T], /, **arguments: Any) -> T:
         """Call a function of the schema until the database answers, however long that takes."""
@@ -71,34 +89,16 @@ class Link:
                 log_trouble(function.name, error)
             await asyncio.sleep(next(pauses))
 
-    async def execute(
-        self, query: str, parameters: Mapping[str, Any], within: float | None = None
-    ) -> list[Row]:
-        """Run a statement, once."""
-        async with self._lock:
-            try:
-                is_new = self._connection is None
-                if self._connection is None:
-                    self._connection = await connect(self._conninfo)
-                    self._prepare(self._connection)
-                with hang_up_after(within or self.patience, self._connection):
-                    if is_new and await _is_direct(self._connection):
-                        self._connection.prepare_threshold = PREPARE_AFTER
-                    cursor = self._connection.cursor(binary=True)
-                    await cursor.execute(cast("Any", query), parameters)
-                    return await cursor.fetchall()
-            except BaseException as error:
-                if not isinstance(error, psycopg.Error) or is_trouble(error):
-                    await self._drop()
-                raise
-
     async def close(self) -> None:
         """Close the connection."""
         async with self._lock:
             await self._drop()
 
     async def _drop(self) -> None:
-        connection, self._connection = self._connection, None
+        connection, wire = self._connection, self._wire
+        self._connection = self._wire = None
+        if wire is not None:
+            wire.close()
         if connection is not None:
             await connection.close()
 

@@ -1261,13 +1261,18 @@ returning id""",
 )
 
 
-def listen(schema: str) -> str:
+def listen(schema: str) -> bytes:
     """Return the statement that listens to the schema's channel."""
-    return f"listen {quoted(schema)}"
+    return f"listen {quoted(schema)}".replace("%%", "%").encode()
 
 
 # Producers' notifications have no payload: one that has tells nobody of jobs.
-NOTIFY = "select pg_catalog.pg_notify(%(channel)s, 'test')"
+NOTIFY: Query[None] = Query(
+    "pg_notify",
+    {"channel": _TEXT},
+    lambda _: None,
+    text="select pg_catalog.pg_notify({channel}, 'test')",
+)
 
 
 # --- what an operator looks at -------------------------------------------------------------------

@@ -23,7 +23,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from time import monotonic
-from typing import Any, cast
+from typing import Any
 
 import psycopg
 
@@ -45,13 +45,15 @@ from app_jobs._link import (
 from app_jobs._outbox import Outbox
 from app_jobs._sql import Row
 from app_jobs._stats import Counts, Stats
+from app_jobs._wire import Wire
 from app_jobs.errors import BadArgument
 from app_jobs.tasks import JobContext, Task, Tasks
 
 log = logging.getLogger("app_jobs.worker")
 
 UNANSWERED = 3  # tries at the start before a server that does not answer is taken to be absent
-BUSY_PAUSE = 0.005  # seconds between looks for jobs while there were some a moment ago
+BUSY_PAUSE = 0.005  # seconds at most between looks for jobs while there were some a moment ago
+WORTH_A_LOOK = 4  # jobs; if so many come in a shorter time, that is the pause
 BUSY_WITHIN = 0.02  # seconds between two finds that make a worker busy
 FIRST_LOOK = 0.01  # seconds after which an idle worker looks again, doubled up to poll_interval
 TICK_EVERY = timedelta(seconds=0.9)  # somewhat less than the second after which we ask
@@ -168,6 +170,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._stop_wanted = asyncio.Event()
         self._stop_now = asyncio.Event()
+        self._noticed = Alarm()
         self._hear_stop()
         self._claims = Link(self._conninfo, self._schema, self._patience, _sql.read_raw)
         self._acks = Link(self._conninfo, self._schema, self._patience)
@@ -318,6 +321,7 @@ class Worker:
         by its poll interval. Busy, it looks every few milliseconds, and no producer has to notify.
         """
         found_at = -BUSY_FOR
+        pause = BUSY_PAUSE
         looks = 0  # in a row that found nothing since the lane became idle
         woken = False
         while True:
@@ -341,9 +345,10 @@ class Worker:
                     await self._set_idle(lane, False)
                 if now - self._ticked_at > 1:
                     await self._tick()
+                pause = _busy_pause(len(rows), now - found_at)
                 found_at = now
             elif now - found_at < BUSY_FOR and lane not in self._idle_lanes:
-                await lane.wake.wait(BUSY_PAUSE)
+                await lane.wake.wait(pause)
             elif lane not in self._idle_lanes:
                 # A transaction that asked before this and commits after it wakes nobody. So this
                 # looks again at once, and the next looks follow soon.
@@ -352,9 +357,11 @@ class Worker:
             else:
                 if woken or looks == 0 or now >= min(self._due_at, self._ticked_at + 1):
                     await self._tick()
-                pause = min(FIRST_LOOK * 2**looks, self._longest_pause()) * random.uniform(0.8, 1)
+                patience = min(FIRST_LOOK * 2**looks, self._longest_pause())
                 looks = min(looks + 1, 30)
-                woken = await lane.wake.wait(min(pause, self._due_at - monotonic()))
+                woken = await lane.wake.wait(
+                    min(patience * random.uniform(0.8, 1), self._due_at - monotonic())
+                )
 
     async def _tick(self) -> None:
         """Do some housekeeping, and note when the next scheduled job is due."""
@@ -412,23 +419,22 @@ class Worker:
         while True:
             try:
                 async with await connect(self._listen_conninfo) as connection:
-                    with hang_up_after(self._patience, connection):
-                        await connection.execute(cast("Any", _sql.listen(self._schema)))
-                    if not checked:
-                        # Send one to ourselves, on the way that a producer's takes.
-                        await self._claims.execute(_sql.NOTIFY, {"channel": self._schema})
-                        await self._wait_for_first(connection)
-                        checked = True
-                    pauses = growing_pauses()
-                    self._listening = True
-                    self._idle_lanes.clear()  # each lane is to say anew that it is idle
-                    self._wake()
-                    while True:
-                        async for notice in connection.notifies(timeout=STATEMENT_TIMEOUT):
-                            if not notice.payload:  # others' tests of the line have one
-                                self._wake()
+                    with contextlib.closing(Wire(connection, on_notice=self._on_notice)) as wire:
                         with hang_up_after(self._patience, connection):
-                            await connection.execute("select")  # or silence might be a dead line
+                            await wire.run(_sql.listen(self._schema))
+                        if not checked:
+                            # Send one to ourselves, on the way that a producer's takes.
+                            await self._claims.call(_sql.NOTIFY, channel=self._schema)
+                            await self._wait_for_first(wire)
+                            checked = True
+                        pauses = growing_pauses()
+                        self._listening = True
+                        self._idle_lanes.clear()  # each lane is to say anew that it is idle
+                        self._wake()
+                        while True:
+                            await asyncio.wait([wire.lost], timeout=STATEMENT_TIMEOUT)
+                            with hang_up_after(self._patience, connection):
+                                await wire.run(b"select")  # or silence might be a dead line
             except (psycopg.Error, OSError) as error:
                 if not is_trouble(error):
                     raise
@@ -436,16 +442,21 @@ class Worker:
             self._listening = False
             await asyncio.sleep(next(pauses))
 
-    async def _wait_for_first(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        async for _ in connection.notifies(timeout=1, stop_after=1):
+    async def _wait_for_first(self, wire: Wire) -> None:
+        if await self._noticed.wait(1):
             return
         log.warning(
             "LISTEN does not work here (a pooler in transaction mode?): polling every %g s;"
             " give a direct connection as listen_dsn",
             self._poll,
         )
-        async for _ in connection.notifies(stop_after=1):
-            return
+        while not wire.lost.done() and not await self._noticed.wait(STATEMENT_TIMEOUT):
+            pass
+
+    def _on_notice(self, payload: str) -> None:
+        self._noticed.set()
+        if not payload:  # others' tests of the line have one
+            self._wake()
 
     def _wake(self) -> None:
         for lane in self._lanes:
@@ -561,6 +572,11 @@ def _lane_of(task: Task[Any]) -> type[Lane]:
 
         return LoopBatchLane if task.is_async else ThreadBatchLane
     return LoopLane if task.is_async else ThreadLane
+
+
+def _busy_pause(found: int, seconds: float) -> float:
+    """Return how long to wait for more jobs where so many have come in so many seconds."""
+    return min(BUSY_PAUSE, WORTH_A_LOOK * seconds / found)
 
 
 def _check(argument: str, value: object, is_good: bool, hint: str) -> None:
