@@ -27,9 +27,15 @@ SETTINGS = {
     "synchronous_commit": "on",
     "full_page_writes": "on",
     "shared_buffers": "1GB",
+    "min_wal_size": "2GB",
     "max_wal_size": "4GB",
     "max_connections": "600",
 }
+
+OLD_SEGMENTS = 128  # of 16 MB, min_wal_size in all
+FILL_A_SEGMENT = """
+    select pg_logical_emit_message(false, '', repeat('x', 1000000)) from generate_series(1, 16)
+"""
 
 Result = dict[str, Any]
 
@@ -67,6 +73,16 @@ class Server:
     def version(self) -> str:
         with psycopg.connect(self.url) as connection:
             return str(connection.info.parameter_status("server_version"))
+
+    def age(self) -> None:
+        """Let it have old segments of its log to use again, as one that has run for a while.
+
+        To make a new one takes some 40 ms, in which nobody can commit.
+        """
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            for _ in range(OLD_SEGMENTS):
+                connection.execute(FILL_A_SEGMENT)
+            connection.execute("checkpoint")
 
     def make_database(self) -> None:
         with psycopg.connect(self.url, autocommit=True) as connection:
@@ -324,13 +340,14 @@ PROBES_FROM = 1_000_000_000  # numbers of the jobs whose latency is taken
 
 
 class Sampler:
-    """Looks at tables now and then, from a thread of its own."""
+    """Looks at tables now and then, from a thread of its own; with `claims`, at a claim of ours."""
 
-    def __init__(self, adapter: Adapter, running: Workers, every: float) -> None:
+    def __init__(self, adapter: Adapter, running: Workers, every: float, *, claims: bool) -> None:
         self.samples: list[Result] = []
         self._adapter = adapter
         self._running = running
         self._every = every
+        self._claims = claims and adapter.name == "ours"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look_often)
 
@@ -361,7 +378,7 @@ class Sampler:
             "index_mb": round(index / 1e6, 2),
             "pages": pages,
         }
-        if self._adapter.name == "ours":
+        if self._claims:
             sample["claim_pages"] = claim_pages(connection)
         return sample
 
@@ -386,17 +403,20 @@ def old_snapshot(server: Server, *, held: bool) -> Iterator[None]:
         connection.rollback()
 
 
-def steady(adapter: Adapter, *, rate: float, seconds: float, lot: float) -> Result:
+def steady(
+    adapter: Adapter, *, rate: float, seconds: float, lot: float, claims: bool = False
+) -> Result:
     """Offer `rate` jobs a second, a lot each `lot` seconds, to one worker.
 
     Twenty jobs a second are added one by one besides; their latency is from the commit to the start
-    of the handler.
+    of the handler. With `claims`, the pages of a claim are sampled; it keeps a hundred jobs from
+    the worker for a moment.
     """
     with ExitStack() as stack:
         running = stack.enter_context(adapter.workers(1, log=PROBES_FROM))
         sleep(2)  # until it listens
         started = monotonic()
-        with Sampler(adapter, running, seconds / 60) as sampler:
+        with Sampler(adapter, running, max(0.5, seconds / 60), claims=claims) as sampler:
             load = adapter.start("steady", rate, seconds, lot)
             stack.callback(load.kill)
             probes = adapter.start("tick", int(seconds * 20), 0.05, PROBES_FROM)

@@ -246,6 +246,8 @@ def main() -> None:
     results = Results(out / "results.jsonl", head, forget=chosen.again)
     with throw_away(bin_dir=bin_dir, settings=SETTINGS) as url:
         server = Server(url, bin_dir, installation, out / "stderr.log")
+        if chosen.scale >= 0.1:
+            server.age()
         print(f"PostgreSQL {server.version()}, commit {head['commit']}, scale {chosen.scale:g}")
         good = measure_all(Bench(chosen, server, results), results, out)
     print(f"The report: {report.write(out, results.all())}")
