@@ -690,7 +690,7 @@ def test_idle_workers_of_the_same_tasks_share_their_looks(
 
 def test_a_busy_worker_looks_as_often_as_it_is_worth() -> None:
     assert _busy_pause(found=1, seconds=1.0) == BUSY_PAUSE
-    assert _busy_pause(found=40, seconds=0.005) == pytest.approx(0.0005)  # in which 4 come
+    assert _busy_pause(found=40, seconds=0.005) == pytest.approx(0.001)  # in which 8 come
 
 
 def test_a_job_starts_before_an_idle_worker_asks_for_more(

@@ -53,7 +53,7 @@ log = logging.getLogger("app_jobs.worker")
 
 UNANSWERED = 3  # tries at the start before a server that does not answer is taken to be absent
 BUSY_PAUSE = 0.005  # seconds at most between looks for jobs while there were some a moment ago
-WORTH_A_LOOK = 4  # jobs; if so many come in a shorter time, that is the pause
+WORTH_A_LOOK = 8  # jobs; if so many come in a shorter time, that is the pause
 BUSY_WITHIN = 0.02  # seconds between two finds that make a worker busy
 FIRST_LOOK = 0.01  # seconds after which an idle worker looks again, doubled up to poll_interval
 TICK_EVERY = timedelta(seconds=0.9)  # somewhat less than the second after which we ask
