@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -62,6 +64,12 @@ OTHERS = """
         select from pg_stat_activity as a
         where a.datname = current_database() and a.pid <> pg_backend_pid()
             and a.backend_type = 'client backend'
+    )
+"""
+VACUUMING = """
+    select exists (
+        select from pg_stat_activity, pg_sleep(0.1)
+        where backend_type in ('autovacuum launcher', 'autovacuum worker')
     )
 """
 
@@ -133,9 +141,26 @@ def worker_runs(connection: Connection, dsn: str) -> dict[str, float]:
     }
 
 
+@contextmanager
+def no_autovacuum(connection: Connection) -> Iterator[None]:
+    """Keep it from the whole server: what it writes, in whatever database, is in the same log."""
+    connection.execute("alter system set autovacuum = off")
+    connection.execute("select pg_reload_conf()")
+    try:
+        while ask(connection, VACUUMING):
+            pass
+        yield
+    finally:
+        connection.execute("alter system reset autovacuum")
+        connection.execute("select pg_reload_conf()")
+
+
 def test_budget(database: str) -> None:
     version = os.environ["APP_JOBS_TEST_VERSION"]
-    with psycopg.connect(database, autocommit=True, prepare_threshold=None) as connection:
+    with (
+        psycopg.connect(database, autocommit=True, prepare_threshold=None) as connection,
+        no_autovacuum(connection),
+    ):
         connection.execute("create extension pg_walinspect")
         figures = {
             **lives(connection, BATCHES, BATCH, f"batches of {BATCH}"),

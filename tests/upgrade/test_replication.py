@@ -54,6 +54,11 @@ def test_a_subscriber_takes_over() -> None:
             subscriber.execute("alter subscription jobs disable")
             subscriber.execute("alter subscription jobs set (slot_name = none)")
             subscriber.execute("drop subscription jobs")
+            left = (
+                "select active from pg_replication_slots, pg_sleep(0.05) where slot_name = 'jobs'"
+            )
+            while publisher.execute(left).fetchone() != (False,):
+                pass
             publisher.execute("select pg_drop_replication_slot('jobs')")
         after = contents(new, "app_jobs")
         with psycopg.connect(new) as connection:
