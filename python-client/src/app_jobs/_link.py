@@ -45,7 +45,7 @@ class Link:
         self._connection: AsyncConnection[Any] | None = None
         self._wire: Wire | None = None
         self._lock = asyncio.Lock()
-        self._statements: dict[Function[Any], bytes] = {}
+        self._statements: dict[Function[Any], str] = {}
 
     async def call(
         self, function: Function[T], /, *, within: float | None = None, **arguments: Any
@@ -54,8 +54,7 @@ class Link:
         statement = self._statements.get(function)
         if statement is None:
             numbers = {name: f"${number}" for number, name in enumerate(function.arguments, 1)}
-            statement = (function.query(self._schema) % numbers).encode()
-            self._statements[function] = statement
+            statement = self._statements[function] = function.query(self._schema) % numbers
         values = list(function.parameters(arguments).values())
         async with self._lock:
             try:

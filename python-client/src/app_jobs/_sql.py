@@ -1261,9 +1261,9 @@ returning id""",
 )
 
 
-def listen(schema: str) -> bytes:
+def listen(schema: str) -> str:
     """Return the statement that listens to the schema's channel."""
-    return f"listen {quoted(schema)}".replace("%%", "%").encode()
+    return f"listen {quoted(schema)}".replace("%%", "%")
 
 
 # Producers' notifications have no payload: one that has tells nobody of jobs.

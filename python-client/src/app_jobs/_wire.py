@@ -24,7 +24,8 @@ class Wire:
 
     Placeholders are $1, $2 and so on; answers come in binary. With `prepares`, statements that come
     again are prepared: to analyze and plan a claim takes as long as most of its run. `on_notice` is
-    called with the payload of each notification. `lost` is done once the connection is lost.
+    called with the payload of each notification, as it came: anybody may have sent it, in any
+    encoding. `lost` is done once the connection is lost.
     """
 
     def __init__(
@@ -32,10 +33,11 @@ class Wire:
         connection: AsyncConnection[Any],
         *,
         prepares: bool = False,
-        on_notice: Callable[[str], None] = lambda payload: None,
+        on_notice: Callable[[bytes], None] = lambda payload: None,
     ) -> None:
         self._connection = connection
         self._libpq = connection.pgconn
+        self._encoding = connection.info.encoding
         self._transformer = Transformer(connection)
         self._prepares = prepares
         self._on_notice = on_notice
@@ -47,14 +49,15 @@ class Wire:
         self._socket = connection.fileno()
         self._loop.add_reader(self._socket, self._on_event)
 
-    async def run(self, statement: bytes, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    async def run(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a statement; return its rows. If this is cancelled, so is the statement."""
         transformer, libpq = self._transformer, self._libpq
         parameters = transformer.dump_sequence(values, [PyFormat.AUTO] * len(values))
         types, formats = transformer.types or (), transformer.formats
-        name = await self._prepare(statement, types) if self._prepares else None
+        text = statement.encode(self._encoding)
+        name = await self._prepare(text, types) if self._prepares else None
         if name is None:
-            libpq.send_query_params(statement, parameters, types, formats, Format.BINARY)
+            libpq.send_query_params(text, parameters, types, formats, Format.BINARY)
         else:
             libpq.send_query_prepared(name, parameters, formats, Format.BINARY)
         result = await self._answer()
@@ -88,7 +91,7 @@ class Wire:
             raise
         for result in results:  # two if the commit failed
             if result.status == ExecStatus.FATAL_ERROR:
-                error = error_from_result(result, self._connection.info.encoding)
+                error = error_from_result(result, self._encoding)
                 # libpq's own have no SQLSTATE: it says so that the connection is lost
                 raise error if error.sqlstate else psycopg.OperationalError(str(error))
         return results[0]
@@ -115,7 +118,7 @@ class Wire:
             if not self._libpq.flush():
                 self._loop.remove_writer(self._socket)
             while notice := self._libpq.notifies():
-                self._on_notice(notice.extra.decode())
+                self._on_notice(notice.extra)
         except psycopg.Error as error:
             self.close(error)
         heard = self._heard

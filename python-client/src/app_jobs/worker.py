@@ -434,7 +434,7 @@ class Worker:
                         while True:
                             await asyncio.wait([wire.lost], timeout=STATEMENT_TIMEOUT)
                             with hang_up_after(self._patience, connection):
-                                await wire.run(b"select")  # or silence might be a dead line
+                                await wire.run("select")  # or silence might be a dead line
             except (psycopg.Error, OSError) as error:
                 if not is_trouble(error):
                     raise
@@ -453,7 +453,7 @@ class Worker:
         while not wire.lost.done() and not await self._noticed.wait(STATEMENT_TIMEOUT):
             pass
 
-    def _on_notice(self, payload: str) -> None:
+    def _on_notice(self, payload: bytes) -> None:
         self._noticed.set()
         if not payload:  # others' tests of the line have one
             self._wake()
