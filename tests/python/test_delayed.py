@@ -214,8 +214,8 @@ def test_what_waited_too_long_is_not_handed_over(
         seen.append(job.payload)
         delayed.move_job_to_done(job.id)
 
-    delayed.add_job("t", 1, retry_after_seconds=0.2)
-    delayed.add_job("t", 2, retry_after_seconds=0.2)
+    delayed.add_job("t", 1, retry_after_seconds=1)
+    delayed.add_job("t", 2, retry_after_seconds=1)
     delayed.process_jobs("t", handler, heart_beat=60)
     until("exists (select from app_jobs.finished_jobs)")
     delayed.shutdown()
