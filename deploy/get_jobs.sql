@@ -37,6 +37,10 @@ declare
     v_paused text[];
     v_leases jsonb;
     v_timeouts jsonb;
+    v_low text;
+    v_high text;
+    v_only integer;
+    v_is_due boolean;
     v_slot integer;
     v_met app_jobs.found;
     v_found integer;
@@ -59,12 +63,6 @@ begin
                 hint = 'Ask for 1 to 10000 jobs.';
     end if;
 
-    select
-        coalesce(array_agg(t.task_identifier) filter (where t.paused), '{}'),
-        jsonb_object_agg(t.task_identifier, t.retry_after) filter (where t.retry_after is not null),
-        jsonb_object_agg(t.task_identifier, t.timeout) filter (where t.timeout is not null)
-    into v_paused, v_leases, v_timeouts
-    from app_jobs.tasks as t;
     if v_read_committed then
         -- What is done here stays locked till the end of the transaction, which may be a long one:
         -- so no more than is asked for, or a hundred where nobody has kept house for a second.
@@ -75,14 +73,42 @@ begin
         elsif pg_sequence_last_value('app_jobs.activity') >= 1000 then
             perform app_jobs.turn_slots();
         end if;
+    end if;
+
+    -- All that a claim has to know first, in one statement: to begin one costs more than to run it.
+    select
+        t.paused, t.leases, t.timeouts, r.low, r.high,
+        (select o from app_jobs.only_slot('', get_jobs.task_identifiers) as o),
+        exists (select from app_jobs.anything_due(v_now))
+    into v_paused, v_leases, v_timeouts, v_low, v_high, v_only, v_is_due
+    from
+        app_jobs.task_range(get_jobs.task_identifiers) as r,
+        (
+            select
+                coalesce(array_agg(s.task_identifier) filter (where s.paused), '{}') as paused,
+                jsonb_object_agg(s.task_identifier, s.retry_after)
+                filter (where s.retry_after is not null) as leases,
+                jsonb_object_agg(s.task_identifier, s.timeout)
+                filter (where s.timeout is not null) as timeouts
+            from app_jobs.tasks as s
+        ) as t;
+    if v_is_due and v_read_committed then
         v_due := app_jobs.make_due_ready(get_jobs.task_identifiers, v_paused, v_asked);
+        v_only := null;  -- what was due stands in the current slot now
     end if;
 
     v_slot := app_jobs.enter_slot();
 
     loop
         v_wanted := least(v_left, v_at_most);
-        v_met := app_jobs.look('', get_jobs.task_identifiers, v_paused, v_wanted, v_after);
+        if v_only is null then
+            v_met := app_jobs.look('', get_jobs.task_identifiers, v_paused, v_wanted, v_after);
+        else
+            v_met := app_jobs.lock_jobs(
+                v_only, '', get_jobs.task_identifiers, v_low, v_high, v_paused, v_after, null,
+                v_wanted, true
+            );
+        end if;
         v_tids := v_met.tids;
         v_found := cardinality(v_tids) + cardinality(v_met.queued);
         if v_found = 0 then
@@ -91,6 +117,7 @@ begin
             v_asked := greatest(v_left, 100);
             v_due := app_jobs.make_due_ready(get_jobs.task_identifiers, v_paused, v_asked);
             v_after := null;
+            v_only := null;
             continue;
         end if;
 

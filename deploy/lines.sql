@@ -85,6 +85,104 @@ create type app_jobs.found as (
     tids tid [], queued app_jobs.place [], last_id bigint, used_slots integer [], left_out boolean
 );
 
+create function app_jobs.task_range(tasks text[]) returns table (low text, high text)
+language sql
+stable
+as $$
+    select
+        coalesce(min(t.name collate "C"), ''),
+        coalesce(max(t.name collate "C"), repeat(
+            case getdatabaseencoding() when 'UTF8' then chr(1114111) else chr(255) end, 127
+        ))
+    from unnest(task_range.tasks) as t(name)
+$$;
+
+create function app_jobs.only_slot(line text, tasks text[]) returns setof integer
+language sql
+stable
+as $$
+    select min(o.slot)
+    from app_jobs.open_slots as o
+    having
+        count(*) = 1
+        and not exists (
+            select from app_jobs.streams as s
+            where s.line = only_slot.line and only_slot.tasks is null
+            union all
+            select
+            from unnest(only_slot.tasks) as t(name)
+            cross join lateral (
+                select from app_jobs.streams as s
+                where s.line = only_slot.line and s.task_identifier = t.name
+                limit 1
+            ) as b
+        )
+$$;
+
+create function app_jobs.lock_jobs(
+    slot integer,
+    line text,
+    tasks text[],
+    low text,
+    high text,
+    paused text[],
+    after app_jobs.place,
+    until app_jobs.place,
+    most integer,
+    of_queues boolean
+) returns app_jobs.found
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+declare
+    v_found app_jobs.found;
+begin
+    -- As plain comparisons the task's bounds are checked within the index; "= any" needs a visit to
+    -- the table.
+    select
+        coalesce(array_agg(l.ctid) filter (where l.queue_name is null), '{}'),
+        coalesce(
+            array_agg(
+                row(
+                    l.ctid, l.priority, l.run_at, l.id,
+                    app_jobs.queue_line(l.database_id, l.queue_name)
+                )::app_jobs.place
+            ) filter (where l.queue_name is not null),
+            '{}'
+        ),
+        (array_agg(l.id))[count(*)],
+        '{}'::integer[],
+        false
+    into v_found
+    from (
+        select j.ctid, j.priority, j.run_at, j.id, j.database_id, j.queue_name
+        from app_jobs.jobs as j
+        where
+            j.slot = lock_jobs.slot
+            and j.line = lock_jobs.line
+            and j.task_identifier between lock_jobs.low and lock_jobs.high
+            and (lock_jobs.tasks is null or j.task_identifier = any(lock_jobs.tasks))
+            and j.task_identifier <> all(lock_jobs.paused)
+            and (lock_jobs.of_queues or j.queue_name is null)
+            and (j.priority, j.run_at, j.id) > (
+                coalesce((lock_jobs.after).priority, -2147483648),
+                coalesce((lock_jobs.after).run_at, '-infinity'),
+                coalesce((lock_jobs.after).id, 0)
+            )
+            and (j.priority, j.run_at, j.id) <= (
+                coalesce((lock_jobs.until).priority, 2147483647),
+                coalesce((lock_jobs.until).run_at, 'infinity'),
+                coalesce((lock_jobs.until).id, 9223372036854775807)
+            )
+        order by j.priority, j.run_at, j.id
+        limit lock_jobs.most
+        for update skip locked
+    ) as l;
+    return v_found;
+end;
+$$;
+
 create function app_jobs.look(
     line text,
     tasks text[],
@@ -105,7 +203,7 @@ declare
     c_many constant integer := 100;
     c_heads_at_most constant integer := 256;
     v_tasks text[] := look.tasks;
-    v_low text := '';
+    v_low text;
     v_high text;
     v_left integer := look.wanted;
     v_seen integer[] := '{}'::integer[];
@@ -128,12 +226,8 @@ declare
     v_left_out integer[] := '{}'::integer[];
     v_urgency integer;
 begin
-    -- As plain comparisons the task's bounds are checked within the index; "= any" needs a visit to
-    -- the table.
+    select r.low, r.high into v_low, v_high from app_jobs.task_range(look.tasks) as r;
     if look.tasks is null then
-        v_high := repeat(
-            case getdatabaseencoding() when 'UTF8' then chr(1114111) else chr(255) end, 127
-        );
         v_tasks := array(
             with recursive named(task) as (
                 (
@@ -153,8 +247,6 @@ begin
 
             select n.task from named as n where n.task is not null
         );
-    else
-        select min(t.name), max(t.name) into v_low, v_high from unnest(look.tasks) as t(name);
     end if;
     if not v_shares then
         v_heads := 2 + 14 / greatest(cardinality(v_tasks), 1);
@@ -245,11 +337,11 @@ begin
         end if;
         exit when v_best is null;
 
-        v_until := row(null, 2147483647, 'infinity', 9223372036854775807, null);
+        v_until := null;
         if v_next is not null then
             v_until := row(null, v_next.priority, v_next.run_at, v_next.id, null);
         end if;
-        if v_until.priority > v_urgency then
+        if v_urgency is not null and (v_until is null or v_until.priority > v_urgency) then
             v_until := row(null, v_urgency, 'infinity', 9223372036854775807, null);
         end if;
         if (v_best.priority, v_best.run_at, v_best.id) <= (v_after.priority, v_after.run_at,
@@ -259,35 +351,15 @@ begin
             v_best.id := v_after.id + 1;
         end if;
 
-        select
-            array_agg(l.ctid) filter (where l.queue_name is null),
-            array_agg(
-                row(
-                    l.ctid, l.priority, l.run_at, l.id,
-                    app_jobs.queue_line(l.database_id, l.queue_name)
-                )::app_jobs.place
-            ) filter (where l.queue_name is not null),
-            (array_agg(l.id))[count(*)],
-            count(*)
-        into v_lot.tids, v_lot.queued, v_lot.last_id, v_count
-        from (
-            select j.ctid, j.priority, j.run_at, j.id, j.database_id, j.queue_name
-            from app_jobs.jobs as j
-            where
-                j.slot = v_best.slot
-                and j.line = look.line
-                and j.task_identifier between v_low and v_high
-                and (look.tasks is null or j.task_identifier = any(look.tasks))
-                and j.task_identifier <> all(look.paused)
-                and (j.priority, j.run_at, j.id) >= (v_best.priority, v_best.run_at, v_best.id)
-                -- jobs of a queue keep their order
-                and (v_urgency is null or j.queue_name is null)
-                -- "or equal": a bound may have been left behind by a job that stands here now
-                and (j.priority, j.run_at, j.id) <= (v_until.priority, v_until.run_at, v_until.id)
-            order by j.priority, j.run_at, j.id
-            limit v_left
-            for update skip locked
-        ) as l;
+        v_lot := app_jobs.lock_jobs(
+            v_best.slot, look.line, look.tasks, v_low, v_high, look.paused,
+            row(null, v_best.priority, v_best.run_at, v_best.id - 1, null)::app_jobs.place,
+            -- included: a bound may have been left behind by a job that stands here now
+            v_until,
+            v_left,
+            v_urgency is null  -- jobs of a queue keep their order
+        );
+        v_count := cardinality(v_lot.tids) + cardinality(v_lot.queued);
         v_found.tids := v_found.tids || v_lot.tids;
         v_found.queued := v_found.queued || v_lot.queued;
         if v_urgency is null then
@@ -319,6 +391,11 @@ end;
 $$;
 
 revoke all on function app_jobs.raise_bounds(integer, text) from public;
+revoke all on function app_jobs.task_range(text[]) from public;
+revoke all on function app_jobs.only_slot(text, text[]) from public;
+revoke all on function app_jobs.lock_jobs(
+    integer, text, text[], text, text, text[], app_jobs.place, app_jobs.place, integer, boolean
+) from public;
 revoke all on function app_jobs.look(text, text[], text[], integer, app_jobs.place) from public;
 revoke all on type app_jobs.place from public;
 revoke all on type app_jobs.found from public;
@@ -336,6 +413,38 @@ slot  a closed slot
 line  '''', or a queue''s line
 
 Returns: whether any bound was out of date. Locks: its streams, skipping locked ones. Roles: internal.';
+comment on function app_jobs.task_range(text[]) is
+'Tell the first and the last of these tasks, in the order of the index, whatever the database''s is.
+
+tasks  task identifiers; null: all there can be
+
+Returns: one row. Roles: internal.';
+comment on function app_jobs.only_slot(text, text[]) is
+'Name the one slot in which jobs of this line can stand, if there is but one and it is open.
+
+line   '''', or a queue''s line
+tasks  tasks wanted; null: all
+
+Returns: a row, or none. Roles: internal.';
+comment on function app_jobs.lock_jobs(
+    integer, text, text[], text, text, text[], app_jobs.place, app_jobs.place, integer, boolean
+) is
+'Lock and return the first jobs of a line in a slot that nobody else has locked, in the order
+priority, run_at, id.
+
+slot       the slot
+line       '''', or a queue''s line
+tasks      tasks wanted; null: all
+low        the first of them, as task_range() says
+high       the last of them
+paused     tasks not wanted
+after      only jobs behind this place; null: from the start
+until      only jobs up to this place; null: to the end
+most       jobs at most
+of_queues  false: only those of no queue
+
+Returns: those of no queue, those of queues, and the last of them. Locks: the jobs returned (for
+update), skipping locked ones. Roles: internal; the caller pins the plans.';
 comment on function app_jobs.look(text, text[], text[], integer, app_jobs.place) is
 'Lock and return the first jobs of a line that nobody else has locked, in the order priority,
 run_at, id.

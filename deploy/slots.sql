@@ -105,16 +105,12 @@ begin
 end;
 $$;
 
-create function app_jobs.note_arrivals(jobs integer) returns void
-language plpgsql
+create function app_jobs.note_arrivals(jobs integer) returns bigint
+language sql
 volatile
 as $$
-begin
     -- two sessions may lose a count to each other: it only says when to open a new slot
-    perform setval(
-        'app_jobs.activity', pg_sequence_last_value('app_jobs.activity') + note_arrivals.jobs
-    );
-end;
+    select setval('app_jobs.activity', pg_sequence_last_value('app_jobs.activity') + jobs)
 $$;
 
 create function app_jobs.close_slot(slot integer) returns void
@@ -292,7 +288,7 @@ comment on function app_jobs.note_arrivals(integer) is
 
 jobs  how many; a lease counts for a quarter, since its index entries are looked at less often
 
-Roles: internal.';
+Returns: how many have, about. Roles: internal.';
 comment on function app_jobs.close_slot(integer) is
 'Write down what is left in a slot that nobody can enter any more, and take it off the list of open
 ones.

@@ -35,6 +35,26 @@ as $$
     )
 $$;
 
+create function app_jobs.anything_due(now timestamptz) returns setof integer
+language sql
+stable
+as $$
+    select a.slot from app_jobs.alarms as a
+    where a.kind = 'run' and a.due_at <= anything_due.now
+    union all
+    select o.slot
+    from app_jobs.open_slots as o
+    cross join lateral (
+        select from app_jobs.jobs as w
+        where
+            w.slot = o.slot
+            and w.line is null
+            and w.locked_by is null
+            and w.run_at <= anything_due.now
+        limit 1
+    ) as due
+$$;
+
 create function app_jobs.make_due_ready(
     tasks text[], paused text[], most integer
 ) returns integer
@@ -53,18 +73,7 @@ declare
     v_tids tid[] := '{}'::tid[];
     v_emptied integer[];
 begin
-    -- Most claims find nothing due, and learn it here in a quarter of the time.
-    perform from app_jobs.alarms as a where a.kind = 'run' and a.due_at <= v_now
-    union all
-    select
-    from app_jobs.open_slots as o
-    cross join lateral (
-        select from app_jobs.jobs as w
-        where
-            w.slot = o.slot and w.line is null and w.locked_by is null and w.run_at <= v_now
-        limit 1
-    ) as due
-    limit 1;
+    perform from app_jobs.anything_due(v_now) limit 1;
     if not found then
         return 0;
     end if;
@@ -727,6 +736,7 @@ end;
 $$;
 
 revoke all on function app_jobs.due_slots(text, timestamptz) from public;
+revoke all on function app_jobs.anything_due(timestamptz) from public;
 revoke all on function app_jobs.make_due_ready(text[], text[], integer) from public;
 revoke all on function app_jobs.end_leases(tid[]) from public;
 revoke all on function app_jobs.end_expired_leases(integer) from public;
@@ -749,6 +759,12 @@ comment on function app_jobs.due_slots(text, timestamptz) is
 
 kind  run or lease
 now   the time
+
+Roles: internal; the caller pins the plans.';
+comment on function app_jobs.anything_due(timestamptz) is
+'Name slots in which scheduled jobs may be due. Most claims ask for the first alone, and there is none.
+
+now  the time
 
 Roles: internal; the caller pins the plans.';
 comment on function app_jobs.make_due_ready(text[], text[], integer) is

@@ -14,6 +14,7 @@ drop function app_jobs.move_queues(integer);
 drop function app_jobs.end_expired_leases(integer);
 drop function app_jobs.end_leases(tid[]);
 drop function app_jobs.make_due_ready(text[], text[], integer);
+drop function app_jobs.anything_due(timestamptz);
 drop function app_jobs.due_slots(text, timestamptz);
 drop sequence app_jobs.moved_to;
 drop sequence app_jobs.pruned_to;

@@ -1714,16 +1714,12 @@ begin
 end;
 $$;
 
-create function app_jobs.note_arrivals(jobs integer) returns void
-language plpgsql
+create function app_jobs.note_arrivals(jobs integer) returns bigint
+language sql
 volatile
 as $$
-begin
     -- two sessions may lose a count to each other: it only says when to open a new slot
-    perform setval(
-        'app_jobs.activity', pg_sequence_last_value('app_jobs.activity') + note_arrivals.jobs
-    );
-end;
+    select setval('app_jobs.activity', pg_sequence_last_value('app_jobs.activity') + jobs)
 $$;
 
 create function app_jobs.close_slot(slot integer) returns void
@@ -1901,7 +1897,7 @@ comment on function app_jobs.note_arrivals(integer) is
 
 jobs  how many; a lease counts for a quarter, since its index entries are looked at less often
 
-Roles: internal.';
+Returns: how many have, about. Roles: internal.';
 comment on function app_jobs.close_slot(integer) is
 'Write down what is left in a slot that nobody can enter any more, and take it off the list of open
 ones.
@@ -2000,6 +1996,104 @@ create type app_jobs.found as (
     tids tid [], queued app_jobs.place [], last_id bigint, used_slots integer [], left_out boolean
 );
 
+create function app_jobs.task_range(tasks text[]) returns table (low text, high text)
+language sql
+stable
+as $$
+    select
+        coalesce(min(t.name collate "C"), ''),
+        coalesce(max(t.name collate "C"), repeat(
+            case getdatabaseencoding() when 'UTF8' then chr(1114111) else chr(255) end, 127
+        ))
+    from unnest(task_range.tasks) as t(name)
+$$;
+
+create function app_jobs.only_slot(line text, tasks text[]) returns setof integer
+language sql
+stable
+as $$
+    select min(o.slot)
+    from app_jobs.open_slots as o
+    having
+        count(*) = 1
+        and not exists (
+            select from app_jobs.streams as s
+            where s.line = only_slot.line and only_slot.tasks is null
+            union all
+            select
+            from unnest(only_slot.tasks) as t(name)
+            cross join lateral (
+                select from app_jobs.streams as s
+                where s.line = only_slot.line and s.task_identifier = t.name
+                limit 1
+            ) as b
+        )
+$$;
+
+create function app_jobs.lock_jobs(
+    slot integer,
+    line text,
+    tasks text[],
+    low text,
+    high text,
+    paused text[],
+    after app_jobs.place,
+    until app_jobs.place,
+    most integer,
+    of_queues boolean
+) returns app_jobs.found
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+declare
+    v_found app_jobs.found;
+begin
+    -- As plain comparisons the task's bounds are checked within the index; "= any" needs a visit to
+    -- the table.
+    select
+        coalesce(array_agg(l.ctid) filter (where l.queue_name is null), '{}'),
+        coalesce(
+            array_agg(
+                row(
+                    l.ctid, l.priority, l.run_at, l.id,
+                    app_jobs.queue_line(l.database_id, l.queue_name)
+                )::app_jobs.place
+            ) filter (where l.queue_name is not null),
+            '{}'
+        ),
+        (array_agg(l.id))[count(*)],
+        '{}'::integer[],
+        false
+    into v_found
+    from (
+        select j.ctid, j.priority, j.run_at, j.id, j.database_id, j.queue_name
+        from app_jobs.jobs as j
+        where
+            j.slot = lock_jobs.slot
+            and j.line = lock_jobs.line
+            and j.task_identifier between lock_jobs.low and lock_jobs.high
+            and (lock_jobs.tasks is null or j.task_identifier = any(lock_jobs.tasks))
+            and j.task_identifier <> all(lock_jobs.paused)
+            and (lock_jobs.of_queues or j.queue_name is null)
+            and (j.priority, j.run_at, j.id) > (
+                coalesce((lock_jobs.after).priority, -2147483648),
+                coalesce((lock_jobs.after).run_at, '-infinity'),
+                coalesce((lock_jobs.after).id, 0)
+            )
+            and (j.priority, j.run_at, j.id) <= (
+                coalesce((lock_jobs.until).priority, 2147483647),
+                coalesce((lock_jobs.until).run_at, 'infinity'),
+                coalesce((lock_jobs.until).id, 9223372036854775807)
+            )
+        order by j.priority, j.run_at, j.id
+        limit lock_jobs.most
+        for update skip locked
+    ) as l;
+    return v_found;
+end;
+$$;
+
 create function app_jobs.look(
     line text,
     tasks text[],
@@ -2020,7 +2114,7 @@ declare
     c_many constant integer := 100;
     c_heads_at_most constant integer := 256;
     v_tasks text[] := look.tasks;
-    v_low text := '';
+    v_low text;
     v_high text;
     v_left integer := look.wanted;
     v_seen integer[] := '{}'::integer[];
@@ -2043,12 +2137,8 @@ declare
     v_left_out integer[] := '{}'::integer[];
     v_urgency integer;
 begin
-    -- As plain comparisons the task's bounds are checked within the index; "= any" needs a visit to
-    -- the table.
+    select r.low, r.high into v_low, v_high from app_jobs.task_range(look.tasks) as r;
     if look.tasks is null then
-        v_high := repeat(
-            case getdatabaseencoding() when 'UTF8' then chr(1114111) else chr(255) end, 127
-        );
         v_tasks := array(
             with recursive named(task) as (
                 (
@@ -2068,8 +2158,6 @@ begin
 
             select n.task from named as n where n.task is not null
         );
-    else
-        select min(t.name), max(t.name) into v_low, v_high from unnest(look.tasks) as t(name);
     end if;
     if not v_shares then
         v_heads := 2 + 14 / greatest(cardinality(v_tasks), 1);
@@ -2160,11 +2248,11 @@ begin
         end if;
         exit when v_best is null;
 
-        v_until := row(null, 2147483647, 'infinity', 9223372036854775807, null);
+        v_until := null;
         if v_next is not null then
             v_until := row(null, v_next.priority, v_next.run_at, v_next.id, null);
         end if;
-        if v_until.priority > v_urgency then
+        if v_urgency is not null and (v_until is null or v_until.priority > v_urgency) then
             v_until := row(null, v_urgency, 'infinity', 9223372036854775807, null);
         end if;
         if (v_best.priority, v_best.run_at, v_best.id) <= (v_after.priority, v_after.run_at,
@@ -2174,35 +2262,15 @@ begin
             v_best.id := v_after.id + 1;
         end if;
 
-        select
-            array_agg(l.ctid) filter (where l.queue_name is null),
-            array_agg(
-                row(
-                    l.ctid, l.priority, l.run_at, l.id,
-                    app_jobs.queue_line(l.database_id, l.queue_name)
-                )::app_jobs.place
-            ) filter (where l.queue_name is not null),
-            (array_agg(l.id))[count(*)],
-            count(*)
-        into v_lot.tids, v_lot.queued, v_lot.last_id, v_count
-        from (
-            select j.ctid, j.priority, j.run_at, j.id, j.database_id, j.queue_name
-            from app_jobs.jobs as j
-            where
-                j.slot = v_best.slot
-                and j.line = look.line
-                and j.task_identifier between v_low and v_high
-                and (look.tasks is null or j.task_identifier = any(look.tasks))
-                and j.task_identifier <> all(look.paused)
-                and (j.priority, j.run_at, j.id) >= (v_best.priority, v_best.run_at, v_best.id)
-                -- jobs of a queue keep their order
-                and (v_urgency is null or j.queue_name is null)
-                -- "or equal": a bound may have been left behind by a job that stands here now
-                and (j.priority, j.run_at, j.id) <= (v_until.priority, v_until.run_at, v_until.id)
-            order by j.priority, j.run_at, j.id
-            limit v_left
-            for update skip locked
-        ) as l;
+        v_lot := app_jobs.lock_jobs(
+            v_best.slot, look.line, look.tasks, v_low, v_high, look.paused,
+            row(null, v_best.priority, v_best.run_at, v_best.id - 1, null)::app_jobs.place,
+            -- included: a bound may have been left behind by a job that stands here now
+            v_until,
+            v_left,
+            v_urgency is null  -- jobs of a queue keep their order
+        );
+        v_count := cardinality(v_lot.tids) + cardinality(v_lot.queued);
         v_found.tids := v_found.tids || v_lot.tids;
         v_found.queued := v_found.queued || v_lot.queued;
         if v_urgency is null then
@@ -2234,6 +2302,11 @@ end;
 $$;
 
 revoke all on function app_jobs.raise_bounds(integer, text) from public;
+revoke all on function app_jobs.task_range(text[]) from public;
+revoke all on function app_jobs.only_slot(text, text[]) from public;
+revoke all on function app_jobs.lock_jobs(
+    integer, text, text[], text, text, text[], app_jobs.place, app_jobs.place, integer, boolean
+) from public;
 revoke all on function app_jobs.look(text, text[], text[], integer, app_jobs.place) from public;
 revoke all on type app_jobs.place from public;
 revoke all on type app_jobs.found from public;
@@ -2251,6 +2324,38 @@ slot  a closed slot
 line  '''', or a queue''s line
 
 Returns: whether any bound was out of date. Locks: its streams, skipping locked ones. Roles: internal.';
+comment on function app_jobs.task_range(text[]) is
+'Tell the first and the last of these tasks, in the order of the index, whatever the database''s is.
+
+tasks  task identifiers; null: all there can be
+
+Returns: one row. Roles: internal.';
+comment on function app_jobs.only_slot(text, text[]) is
+'Name the one slot in which jobs of this line can stand, if there is but one and it is open.
+
+line   '''', or a queue''s line
+tasks  tasks wanted; null: all
+
+Returns: a row, or none. Roles: internal.';
+comment on function app_jobs.lock_jobs(
+    integer, text, text[], text, text, text[], app_jobs.place, app_jobs.place, integer, boolean
+) is
+'Lock and return the first jobs of a line in a slot that nobody else has locked, in the order
+priority, run_at, id.
+
+slot       the slot
+line       '''', or a queue''s line
+tasks      tasks wanted; null: all
+low        the first of them, as task_range() says
+high       the last of them
+paused     tasks not wanted
+after      only jobs behind this place; null: from the start
+until      only jobs up to this place; null: to the end
+most       jobs at most
+of_queues  false: only those of no queue
+
+Returns: those of no queue, those of queues, and the last of them. Locks: the jobs returned (for
+update), skipping locked ones. Roles: internal; the caller pins the plans.';
 comment on function app_jobs.look(text, text[], text[], integer, app_jobs.place) is
 'Lock and return the first jobs of a line that nobody else has locked, in the order priority,
 run_at, id.
@@ -6726,6 +6831,26 @@ as $$
     )
 $$;
 
+create function app_jobs.anything_due(now timestamptz) returns setof integer
+language sql
+stable
+as $$
+    select a.slot from app_jobs.alarms as a
+    where a.kind = 'run' and a.due_at <= anything_due.now
+    union all
+    select o.slot
+    from app_jobs.open_slots as o
+    cross join lateral (
+        select from app_jobs.jobs as w
+        where
+            w.slot = o.slot
+            and w.line is null
+            and w.locked_by is null
+            and w.run_at <= anything_due.now
+        limit 1
+    ) as due
+$$;
+
 create function app_jobs.make_due_ready(
     tasks text[], paused text[], most integer
 ) returns integer
@@ -6744,18 +6869,7 @@ declare
     v_tids tid[] := '{}'::tid[];
     v_emptied integer[];
 begin
-    -- Most claims find nothing due, and learn it here in a quarter of the time.
-    perform from app_jobs.alarms as a where a.kind = 'run' and a.due_at <= v_now
-    union all
-    select
-    from app_jobs.open_slots as o
-    cross join lateral (
-        select from app_jobs.jobs as w
-        where
-            w.slot = o.slot and w.line is null and w.locked_by is null and w.run_at <= v_now
-        limit 1
-    ) as due
-    limit 1;
+    perform from app_jobs.anything_due(v_now) limit 1;
     if not found then
         return 0;
     end if;
@@ -7418,6 +7532,7 @@ end;
 $$;
 
 revoke all on function app_jobs.due_slots(text, timestamptz) from public;
+revoke all on function app_jobs.anything_due(timestamptz) from public;
 revoke all on function app_jobs.make_due_ready(text[], text[], integer) from public;
 revoke all on function app_jobs.end_leases(tid[]) from public;
 revoke all on function app_jobs.end_expired_leases(integer) from public;
@@ -7440,6 +7555,12 @@ comment on function app_jobs.due_slots(text, timestamptz) is
 
 kind  run or lease
 now   the time
+
+Roles: internal; the caller pins the plans.';
+comment on function app_jobs.anything_due(timestamptz) is
+'Name slots in which scheduled jobs may be due. Most claims ask for the first alone, and there is none.
+
+now  the time
 
 Roles: internal; the caller pins the plans.';
 comment on function app_jobs.make_due_ready(text[], text[], integer) is
@@ -7549,6 +7670,10 @@ declare
     v_paused text[];
     v_leases jsonb;
     v_timeouts jsonb;
+    v_low text;
+    v_high text;
+    v_only integer;
+    v_is_due boolean;
     v_slot integer;
     v_met app_jobs.found;
     v_found integer;
@@ -7571,12 +7696,6 @@ begin
                 hint = 'Ask for 1 to 10000 jobs.';
     end if;
 
-    select
-        coalesce(array_agg(t.task_identifier) filter (where t.paused), '{}'),
-        jsonb_object_agg(t.task_identifier, t.retry_after) filter (where t.retry_after is not null),
-        jsonb_object_agg(t.task_identifier, t.timeout) filter (where t.timeout is not null)
-    into v_paused, v_leases, v_timeouts
-    from app_jobs.tasks as t;
     if v_read_committed then
         -- What is done here stays locked till the end of the transaction, which may be a long one:
         -- so no more than is asked for, or a hundred where nobody has kept house for a second.
@@ -7587,14 +7706,42 @@ begin
         elsif pg_sequence_last_value('app_jobs.activity') >= 1000 then
             perform app_jobs.turn_slots();
         end if;
+    end if;
+
+    -- All that a claim has to know first, in one statement: to begin one costs more than to run it.
+    select
+        t.paused, t.leases, t.timeouts, r.low, r.high,
+        (select o from app_jobs.only_slot('', get_jobs.task_identifiers) as o),
+        exists (select from app_jobs.anything_due(v_now))
+    into v_paused, v_leases, v_timeouts, v_low, v_high, v_only, v_is_due
+    from
+        app_jobs.task_range(get_jobs.task_identifiers) as r,
+        (
+            select
+                coalesce(array_agg(s.task_identifier) filter (where s.paused), '{}') as paused,
+                jsonb_object_agg(s.task_identifier, s.retry_after)
+                filter (where s.retry_after is not null) as leases,
+                jsonb_object_agg(s.task_identifier, s.timeout)
+                filter (where s.timeout is not null) as timeouts
+            from app_jobs.tasks as s
+        ) as t;
+    if v_is_due and v_read_committed then
         v_due := app_jobs.make_due_ready(get_jobs.task_identifiers, v_paused, v_asked);
+        v_only := null;  -- what was due stands in the current slot now
     end if;
 
     v_slot := app_jobs.enter_slot();
 
     loop
         v_wanted := least(v_left, v_at_most);
-        v_met := app_jobs.look('', get_jobs.task_identifiers, v_paused, v_wanted, v_after);
+        if v_only is null then
+            v_met := app_jobs.look('', get_jobs.task_identifiers, v_paused, v_wanted, v_after);
+        else
+            v_met := app_jobs.lock_jobs(
+                v_only, '', get_jobs.task_identifiers, v_low, v_high, v_paused, v_after, null,
+                v_wanted, true
+            );
+        end if;
         v_tids := v_met.tids;
         v_found := cardinality(v_tids) + cardinality(v_met.queued);
         if v_found = 0 then
@@ -7603,6 +7750,7 @@ begin
             v_asked := greatest(v_left, 100);
             v_due := app_jobs.make_due_ready(get_jobs.task_identifiers, v_paused, v_asked);
             v_after := null;
+            v_only := null;
             continue;
         end if;
 
@@ -11620,7 +11768,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '12f554039adf5cbffc3449a3554a480252ee089c', 'counts', 'app_jobs', array['jobs']::text[], array[]::text[], 'How many jobs wait in closed slots.', '2026-11-22T11:09:30Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('a72e29904a77e2366fb7e14669e5f169887420a3', '1a6c55e28e0f9b74a6cf51606f568d5b7bb7c94b', 'slots', 'app_jobs', 'Where waiting jobs stand: slots, streams and alarms.', '2026-11-22T11:10:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('a72e29904a77e2366fb7e14669e5f169887420a3', '7e558ce1e4e16cdba34caadfdac3aaf95b34d3e0', 'slots', 'app_jobs', 'Where waiting jobs stand: slots, streams and alarms.', '2026-11-22T11:10:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('a72e29904a77e2366fb7e14669e5f169887420a3', 'require', 'counts', '12f554039adf5cbffc3449a3554a480252ee089c');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
@@ -11629,7 +11777,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', 'a72e29904a77e2366fb7e14669e5f169887420a3', 'slots', 'app_jobs', array['counts', 'workers']::text[], array[]::text[], 'Where waiting jobs stand: slots, streams and alarms.', '2026-11-22T11:10:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('c816e2ab06af16603fa41fb58b2812a3a5d2f567', 'f2dbb34881bba0f971c1d3e19d46e31e2105566a', 'lines', 'app_jobs', 'look(): the first jobs of a line, in order, whatever waits in front.', '2026-11-22T11:11:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('c816e2ab06af16603fa41fb58b2812a3a5d2f567', '639a3a11de6c4aa094451daeec3013e0ebb63130', 'lines', 'app_jobs', 'look(): the first jobs of a line, in order, whatever waits in front.', '2026-11-22T11:11:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('c816e2ab06af16603fa41fb58b2812a3a5d2f567', 'require', 'slots', 'a72e29904a77e2366fb7e14669e5f169887420a3');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)
@@ -11721,7 +11869,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', 'af8ea4dbc28d4a4d42d8d18452800aaf1ca97a02', 'task_stats', 'app_jobs', array['metrics']::text[], array[]::text[], 'task_stats(): figures per minute and task, told by workers; depths(): what waited.', '2026-11-22T12:17:40Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('67bfdecf30980706d870a06e41b925f99c58c472', 'd44067b2779502e32c5c4cdde5a6f85d5c31fd7e', 'tick', 'app_jobs', 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('67bfdecf30980706d870a06e41b925f99c58c472', 'ade63f128cbe4b92a1f7895acd5b62b76ed5894f', 'tick', 'app_jobs', 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('67bfdecf30980706d870a06e41b925f99c58c472', 'require', 'cancel_job', 'cfe18508c3ff1ef532987895cfc33d245bd0c914');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
@@ -11732,7 +11880,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', '67bfdecf30980706d870a06e41b925f99c58c472', 'tick', 'app_jobs', array['cancel_job', 'run_schedules', 'task_stats']::text[], array[]::text[], 'tick(): what must be done about once a second.', '2026-11-22T11:18:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('bfda56aff3996ce40813dc084a949dd697b31ec4', '91e7ca3a0e3c34a1bb00acc44ba4d9c85fd719c9', 'get_jobs', 'app_jobs', 'get_job() and get_jobs(): the claim.', '2026-11-22T11:19:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('bfda56aff3996ce40813dc084a949dd697b31ec4', '928c101eaffbf63cefe20746de311a694bbee613', 'get_jobs', 'app_jobs', 'get_job() and get_jobs(): the claim.', '2026-11-22T11:19:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('bfda56aff3996ce40813dc084a949dd697b31ec4', 'require', 'tick', '67bfdecf30980706d870a06e41b925f99c58c472');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)

@@ -288,6 +288,7 @@ drop function app_jobs.move_queues(integer);
 drop function app_jobs.end_expired_leases(integer);
 drop function app_jobs.end_leases(tid[]);
 drop function app_jobs.make_due_ready(text[], text[], integer);
+drop function app_jobs.anything_due(timestamptz);
 drop function app_jobs.due_slots(text, timestamptz);
 drop sequence app_jobs.moved_to;
 drop sequence app_jobs.pruned_to;
@@ -467,6 +468,11 @@ drop function app_jobs.queues_at_most();
 set local lock_timeout = '5s';
 
 drop function app_jobs.look(text, text[], text[], integer, app_jobs.place);
+drop function app_jobs.lock_jobs(
+    integer, text, text[], text, text, text[], app_jobs.place, app_jobs.place, integer, boolean
+);
+drop function app_jobs.only_slot(text, text[]);
+drop function app_jobs.task_range(text[]);
 drop type app_jobs.found;
 drop type app_jobs.place;
 drop function app_jobs.raise_bounds(integer, text);

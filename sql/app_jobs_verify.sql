@@ -1103,7 +1103,7 @@ begin
         ('lock_key(kind text, name text)', 'bigint', ''),
         ('seat_line(queue_line text)', 'text', ''),
         ('enter_slot()', 'integer', ''),
-        ('note_arrivals(jobs integer)', 'void', ''),
+        ('note_arrivals(jobs integer)', 'bigint', ''),
         ('close_slot(slot integer)', 'void', ''),
         ('turn_slots()', 'integer', '')
     ) as e(signature, result, callers)
@@ -1202,6 +1202,13 @@ begin
     from (
         values
         ('raise_bounds(slot integer, line text)', 'boolean', ''),
+        ('task_range(tasks text[])', 'TABLE(low text, high text)', ''),
+        ('only_slot(line text, tasks text[])', 'SETOF integer', ''),
+        (
+            'lock_jobs(slot integer, line text, tasks text[], low text, high text, paused text[], '
+            || 'after app_jobs.place, until app_jobs.place, most integer, of_queues boolean)',
+            'app_jobs.found', ''
+        ),
         (
             'look(line text, tasks text[], paused text[], wanted integer, after '
             'app_jobs.place)',
@@ -2425,6 +2432,7 @@ begin
     from (
         values
         ('due_slots(kind text, now timestamp with time zone)', 'SETOF integer', ''),
+        ('anything_due(now timestamp with time zone)', 'SETOF integer', ''),
         ('make_due_ready(tasks text[], paused text[], most integer)', 'integer', ''),
         ('end_leases(tids tid[])', 'void', ''),
         ('end_expired_leases(most integer)', 'integer', ''),

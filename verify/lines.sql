@@ -67,6 +67,13 @@ begin
     from (
         values
         ('raise_bounds(slot integer, line text)', 'boolean', ''),
+        ('task_range(tasks text[])', 'TABLE(low text, high text)', ''),
+        ('only_slot(line text, tasks text[])', 'SETOF integer', ''),
+        (
+            'lock_jobs(slot integer, line text, tasks text[], low text, high text, paused text[], '
+            || 'after app_jobs.place, until app_jobs.place, most integer, of_queues boolean)',
+            'app_jobs.found', ''
+        ),
         (
             'look(line text, tasks text[], paused text[], wanted integer, after '
             'app_jobs.place)',

@@ -85,7 +85,7 @@ begin
         ('lock_key(kind text, name text)', 'bigint', ''),
         ('seat_line(queue_line text)', 'text', ''),
         ('enter_slot()', 'integer', ''),
-        ('note_arrivals(jobs integer)', 'void', ''),
+        ('note_arrivals(jobs integer)', 'bigint', ''),
         ('close_slot(slot integer)', 'void', ''),
         ('turn_slots()', 'integer', '')
     ) as e(signature, result, callers)

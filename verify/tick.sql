@@ -62,6 +62,7 @@ begin
     from (
         values
         ('due_slots(kind text, now timestamp with time zone)', 'SETOF integer', ''),
+        ('anything_due(now timestamp with time zone)', 'SETOF integer', ''),
         ('make_due_ready(tasks text[], paused text[], most integer)', 'integer', ''),
         ('end_leases(tids tid[])', 'void', ''),
         ('end_expired_leases(most integer)', 'integer', ''),

@@ -64,6 +64,11 @@ select from app_jobs.add_job(identifier => 'b');
 select is((app_jobs.get_job('w', '{c}')).id, null, 'a worker that serves another task');
 select is((app_jobs.get_job('w', '{}')).id, null, 'a worker that serves none');
 select is((app_jobs.get_job('w', '{b,c}')).task_identifier, 'b', 'a worker of two tasks');
+select from app_jobs.add_job(identifier => 'C');
+select is(
+    (app_jobs.get_job('w', '{b,C}')).task_identifier, 'C',
+    'of two that a dictionary and the index have in different order'
+);
 insert into app_jobs.tasks (task_identifier, paused) values ('a', true);
 select is((app_jobs.get_job('w')).id, null, 'a paused task is not served');
 select is((app_jobs.get_job('w', '{a}')).id, null, 'nor to those who ask for it');
@@ -128,6 +133,16 @@ select results_eq(
 select is(
     (select count(*) from claimed), (select count(*) from expected), 'each job is claimed once'
 );
+
+-- the better job stands in the newer one of two open slots
+delete from app_jobs.jobs;
+select from app_jobs.add_job(identifier => 't', job_key => 'worse');
+select from app_jobs.add_job(identifier => 't', job_key => 'better', priority => -1);
+insert into app_jobs.open_slots (slot) values (1000000);
+update app_jobs.jobs set slot = 1000000
+where key = 'better';
+select is((app_jobs.get_job('w', '{t}')).key, 'better', 'the better one, in a slot of its own');
+select is((app_jobs.get_job('w', '{t}')).key, 'worse', 'then the other one');
 
 -- what is due or expired is seen to without tick(): here, since nobody has kept house for a second
 create function pg_temp.get_job_later() returns text
