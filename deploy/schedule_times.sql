@@ -38,7 +38,7 @@ declare
 begin
     -- AT TIME ZONE also takes abbreviations, CET among them, and POSIX rules: offsets that no clock
     -- change moves, or a typing error that is taken for one. Both lack the slash, or have a digit.
-    if check_time_zone.time_zone !~* '^(utc|gmt|etc/gmt[+-]1?\d|[a-z_]+(/[a-z_-]+)+)$' then
+    if check_time_zone.time_zone !~* '^(utc|gmt|etc/gmt[+-]1?[0-9]|[a-z_]+(/[a-z_-]+)+)$' then
         v_known := false;
     else
         begin
@@ -111,7 +111,7 @@ as $$
 declare
     v_text text := value #>> '{}';
     v_part text[] := regexp_match(
-        v_text,
+        v_text collate "C",  -- or \d may be a digit of any script
         '^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)? ?(Z|[+-]\d\d(?::?\d\d)?)?$'
     );
 begin
@@ -183,7 +183,7 @@ language sql
 immutable
 as $$
     select case
-        when value ~ '^\d{1,4}$' then value::integer
+        when value ~ '^[0-9]{1,4}$' then value::integer
         else array_position(names, value) - 1 + first_name
     end;
 $$;
@@ -207,13 +207,13 @@ begin
             v_bits := set_bit(v_bits, 0, 1);
             continue;
         end if;
-        v_part := regexp_match(v_item, '^(\d|[A-Z]{3})(?:(L)|#([1-5]))$');
+        v_part := regexp_match(v_item, '^([0-9]|[A-Z]{3})(?:(L)|#([1-5]))$');
         v_first := app_jobs.cron_number(v_part[1], names, low);
         if field = 'day of week' and v_first between 0 and 7 then
             v_bits := set_bit(v_bits, v_first % 7 + 7 * coalesce(v_part[3]::integer, 6), 1);
             continue;
         end if;
-        v_part := regexp_match(v_item, '^(?:(\*)|(\w+)(?:-(\w+))?)(?:/(\d{1,4}))?$');
+        v_part := regexp_match(v_item, '^(?:(\*)|(\w+)(?:-(\w+))?)(?:/([0-9]{1,4}))?$');
         v_step := coalesce(v_part[4]::integer, 1);
         if v_part[1] = '*' then
             v_first := low;
@@ -293,7 +293,7 @@ begin
             v_range := null;
         end if;
         v_is_good := v_range is not null
-            and array_to_string(v_range, ' ') ~ '^\d{1,4} \d{1,4} [1-9]\d{0,3}$'
+            and array_to_string(v_range, ' ') ~ '^[0-9]{1,4} [0-9]{1,4} [1-9][0-9]{0,3}$'
             and v_range[1]::integer between low and v_range[2]::integer
             -- Sunday is 7 as well
             and v_range[2]::integer <= case key when 'dayOfWeek' then 7 else high end;

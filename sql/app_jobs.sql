@@ -4242,7 +4242,7 @@ declare
 begin
     -- AT TIME ZONE also takes abbreviations, CET among them, and POSIX rules: offsets that no clock
     -- change moves, or a typing error that is taken for one. Both lack the slash, or have a digit.
-    if check_time_zone.time_zone !~* '^(utc|gmt|etc/gmt[+-]1?\d|[a-z_]+(/[a-z_-]+)+)$' then
+    if check_time_zone.time_zone !~* '^(utc|gmt|etc/gmt[+-]1?[0-9]|[a-z_]+(/[a-z_-]+)+)$' then
         v_known := false;
     else
         begin
@@ -4315,7 +4315,7 @@ as $$
 declare
     v_text text := value #>> '{}';
     v_part text[] := regexp_match(
-        v_text,
+        v_text collate "C",  -- or \d may be a digit of any script
         '^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)? ?(Z|[+-]\d\d(?::?\d\d)?)?$'
     );
 begin
@@ -4387,7 +4387,7 @@ language sql
 immutable
 as $$
     select case
-        when value ~ '^\d{1,4}$' then value::integer
+        when value ~ '^[0-9]{1,4}$' then value::integer
         else array_position(names, value) - 1 + first_name
     end;
 $$;
@@ -4411,13 +4411,13 @@ begin
             v_bits := set_bit(v_bits, 0, 1);
             continue;
         end if;
-        v_part := regexp_match(v_item, '^(\d|[A-Z]{3})(?:(L)|#([1-5]))$');
+        v_part := regexp_match(v_item, '^([0-9]|[A-Z]{3})(?:(L)|#([1-5]))$');
         v_first := app_jobs.cron_number(v_part[1], names, low);
         if field = 'day of week' and v_first between 0 and 7 then
             v_bits := set_bit(v_bits, v_first % 7 + 7 * coalesce(v_part[3]::integer, 6), 1);
             continue;
         end if;
-        v_part := regexp_match(v_item, '^(?:(\*)|(\w+)(?:-(\w+))?)(?:/(\d{1,4}))?$');
+        v_part := regexp_match(v_item, '^(?:(\*)|(\w+)(?:-(\w+))?)(?:/([0-9]{1,4}))?$');
         v_step := coalesce(v_part[4]::integer, 1);
         if v_part[1] = '*' then
             v_first := low;
@@ -4497,7 +4497,7 @@ begin
             v_range := null;
         end if;
         v_is_good := v_range is not null
-            and array_to_string(v_range, ' ') ~ '^\d{1,4} \d{1,4} [1-9]\d{0,3}$'
+            and array_to_string(v_range, ' ') ~ '^[0-9]{1,4} [0-9]{1,4} [1-9][0-9]{0,3}$'
             and v_range[1]::integer between low and v_range[2]::integer
             -- Sunday is 7 as well
             and v_range[2]::integer <= case key when 'dayOfWeek' then 7 else high end;
@@ -11830,7 +11830,7 @@ insert into sqitch.events (event, change_id, change, project, requires, tags, no
 values ('deploy', 'cfe18508c3ff1ef532987895cfc33d245bd0c914', 'cancel_job', 'app_jobs', array['add_jobs']::text[], array[]::text[], 'cancel_job() by key.', '2026-11-22T11:17:00Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 
 insert into sqitch.changes (change_id, script_hash, change, project, note, planned_at, planner_name, planner_email, committer_name, committer_email)
-values ('0768144319c8d563a16d13a8af1abcb98be914dc', '33c583817d5b5d734105809376a85c5f071c64ca', 'schedule_times', 'app_jobs', 'When a schedule runs: next_run_at(), preview_schedule().', '2026-11-22T12:17:10Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
+values ('0768144319c8d563a16d13a8af1abcb98be914dc', '4b73917a902ffde9fcb07893a76299609f31a45a', 'schedule_times', 'app_jobs', 'When a schedule runs: next_run_at(), preview_schedule().', '2026-11-22T12:17:10Z', 'app_jobs contributors', 'app_jobs@localhost', current_user, current_user || '@localhost');
 insert into sqitch.dependencies (change_id, type, dependency, dependency_id)
 values ('0768144319c8d563a16d13a8af1abcb98be914dc', 'require', 'arguments', 'a7c9f97ef8cf83edd0f9f01b9d353bb1ac23febf');
 insert into sqitch.events (event, change_id, change, project, requires, tags, note, planned_at, planner_name, planner_email, committer_name, committer_email)

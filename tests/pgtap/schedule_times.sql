@@ -552,6 +552,8 @@ from (
     ('{"month": 12}', '.month is 12'),
     ('{"year": 1969}', '.year is 1969'),
     ('{"year": 2100}', '.year is 2100'),
+    ('{"hour": {"start": "٣"}}', '.hour is {"start":"٣"}'),
+    ('{"hour": "٣"}', '.hour is "٣"'),
     -- intervals
     ('{"every": "0 minutes"}', '.every is "0 minutes"'),
     ('{"every": "-1 day"}', '.every is "-1 day"'),

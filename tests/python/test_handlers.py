@@ -473,7 +473,7 @@ def test_a_batch_that_fails_or_takes_too_long_does_so_for_all_of_which_nothing_w
         from app_jobs.job_errors as e
         left join app_jobs.jobs as j on j.id = e.job_id
         left join app_jobs.finished_jobs as f on f.id = e.job_id
-        group by 1, 2 order by 1, 2 collate "C"
+        group by 1, 2 order by 1, e.error_message collate "C"
         """
     ).fetchall()
     assert rows == [
