@@ -154,6 +154,116 @@ def test_version_tells_client_schema_and_server(
     assert f"client {VERSION}\nschema unknown\nserver not reachable" in missing.stdout
 
 
+def pythons() -> dict[str, Path]:
+    """The supported versions of Python that are at hand, and where they are."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    found = {}
+    for version in (f"3.{minor}" for minor in range(10, 30)):
+        in_path = shutil.which(f"python{version}")
+        for place in (in_path, *pyenv.glob(f"versions/{version}.*/bin/python")):
+            # what stands in the path may be a shim that runs nothing, or lack what makes venvs
+            if (
+                place
+                and subprocess.run(
+                    [place, "-c", "import ensurepip, venv"], check=False, capture_output=True
+                ).returncode
+                == 0
+            ):
+                found[version] = Path(place)
+    return found
+
+
+TASKS_OF_ALL_KINDS = """
+from app_jobs import BatchContext, Fail, JobContext, Tasks
+
+tasks = Tasks()
+
+
+@tasks.task("async")
+async def in_the_loop(payload: int, ctx: JobContext) -> None:
+    if ctx.attempt == 1 and payload % 10 == 0:
+        raise ValueError("once")
+
+
+@tasks.task("sync")
+def in_a_thread(payload: int) -> None:
+    if payload == 7:
+        raise Fail("for good", permanent=True)
+
+
+@tasks.task("process", process=True)
+def in_a_process(payload: int) -> None: ...
+
+
+@tasks.batch_task("batch", size=10)
+async def together(payloads: list[int], batch: BatchContext) -> None: ...
+"""
+
+
+@pytest.mark.parametrize("version", pythons())
+def test_each_python_at_hand_runs_handlers_of_all_kinds(
+    version: str, wheel: Path, empty_database: str, tmp_path: Path
+) -> None:
+    (tmp_path / "tasks.py").write_text(TASKS_OF_ALL_KINDS)
+    (tmp_path / "add.py").write_text(
+        """if True:
+        import os
+        from app_jobs import Client
+        with Client(os.environ["DATABASE_URL"]) as client:
+            for name in ("async", "sync", "process", "batch"):
+                client.add_jobs(identifier=name, payloads=range(100))
+        """
+    )
+    python = tmp_path / "venv/bin/python"
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PG", "PYTHON"))
+    }
+    environment["DATABASE_URL"] = empty_database
+
+    def run(*command: str | Path) -> None:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    run(pythons()[version], "-m", "venv", tmp_path / "venv")
+    run(python, "-m", "pip", "install", "--quiet", f"{wheel}[cli]", "psycopg[binary]")
+    run(python, "-m", "app_jobs", "migrate")
+    run(python, "add.py")
+    with (
+        psycopg.connect(empty_database, autocommit=True) as connection,
+        subprocess.Popen(
+            [python, "-m", "app_jobs", "worker", "tasks:tasks"],
+            cwd=tmp_path,
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as worker,
+    ):
+        look = "select exists (select from app_jobs.jobs) from pg_sleep(0.01)"
+        for _ in range(6000):
+            if connection.execute(look).fetchone() == (False,) or worker.poll() is not None:
+                break
+        worker.terminate()
+        _, log = worker.communicate(timeout=60)
+        counted = connection.execute(
+            """
+            select
+                s.task_identifier,
+                sum(s.completed)::integer, sum(s.failed)::integer, sum(s.retried)::integer
+            from app_jobs.task_stats(now() - interval '1 hour', now() + interval '1 minute') as s
+            group by s.task_identifier order by s.task_identifier collate "C"
+            """
+        ).fetchall()
+    assert worker.returncode == 0, log
+    assert counted == [
+        ("async", 100, 0, 10),
+        ("batch", 100, 0, 0),
+        ("process", 100, 0, 0),
+        ("sync", 99, 1, 0),
+    ]
+
+
 @pytest.fixture
 def project(command: Run, tmp_path: Path) -> Path:
     folder = tmp_path / "new" / "project"
