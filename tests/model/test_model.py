@@ -388,6 +388,8 @@ class Queue(RuleBasedStateMachine):
     def pause_task(self, task: str, paused: bool) -> None:
         (self.model.paused_tasks.add if paused else self.model.paused_tasks.discard)(task)
         self.call("pause_task" if paused else "resume_task", task)
+        if not paused:  # its jobs that are parked follow with this
+            self.call("tick")
 
     @rule(queue=queues, paused=st.booleans())
     def pause_queue(self, queue: tuple[str | None, str], paused: bool) -> None:
