@@ -103,7 +103,7 @@ declare
     v_ids bigint[];
     v_counts app_jobs.slot_counts[];
 begin
-    -- what is in specs is left to the table's check
+    -- what is in specs is left to the types that it is read as
     perform app_jobs.check_sizes(
         (
             select p.payload from unnest(insert_jobs.payloads) as p(payload)
@@ -128,8 +128,10 @@ begin
         select s.*
         from rows from (
             json_to_recordset(insert_jobs.specs) as (
-                db_id uuid, identifier text, payload json, queue_name text, run_at timestamptz,
-                max_attempts integer, priority integer, attributes jsonb, retry_after interval
+                db_id uuid, identifier app_jobs.task_name, payload app_jobs.job_payload,
+                queue_name app_jobs.queue_name, run_at app_jobs.due_time,
+                max_attempts app_jobs.attempt_limit, priority integer,
+                attributes app_jobs.job_attributes, retry_after app_jobs.lease_term
             )
         ) with ordinality as s(
             db_id, identifier, payload, queue_name, run_at, max_attempts, priority, attributes,
@@ -369,7 +371,7 @@ comment on function app_jobs.insert_jobs(
 ) is
 'Insert jobs without keys, in one statement.
 
-specs     as in add_jobs(specs), checked by the table only; or null, and:
+specs     as in add_jobs(specs), checked by the types of its members only; or null, and:
 payloads  one for each job
 db_ids    one for each job, or a single one for all
 jobs      how many

@@ -43,20 +43,6 @@ create table app_jobs.jobs (
     -- A job gets a second entry when it is claimed: with room for it on its page nothing has to be
     -- split, merged or cleaned up there.
     constraint jobs_pkey primary key (id) with (fillfactor = 50, deduplicate_items = off),
-    constraint jobs_task_identifier_length check (char_length(task_identifier) between 1 and 126),
-    constraint jobs_queue_name_length check (char_length(queue_name) between 1 and 200),
-    constraint jobs_key_length check (char_length(key) between 1 and 512),
-    constraint jobs_max_attempts_positive check (max_attempts >= 1),
-    constraint jobs_counts_not_negative check (attempts >= 0 and lease >= 0),
-    constraint jobs_retry_after_in_range check (
-        retry_after > interval '0' and retry_after <= interval '100 years'
-    ),
-    constraint jobs_size_in_range check (
-        octet_length(payload::text) <= 67108864 and pg_column_size(attributes) <= 1048576
-    ),
-    constraint jobs_run_at_in_range check (
-        run_at >= '1900-01-01 00:00+00' and run_at < '9999-01-01 00:00+00'
-    ),
     constraint jobs_held_since check ((locked_by is null) = (locked_at is null)),
     constraint jobs_lease_is_held check (lease_expires_at is null or locked_by is not null),
     constraint jobs_held_out_of_line check (line is null or locked_by is null),

@@ -176,6 +176,32 @@ begin
 end;
 $$;
 
+-- types
+do $$
+declare
+    v_wrong text;
+begin
+    select string_agg(e.part, ', ') into v_wrong
+    from (
+        values
+        ('task_name text task_name_length'),
+        ('queue_name text queue_name_length'),
+        ('job_payload json job_payload_size'),
+        ('job_attributes jsonb job_attributes_size'),
+        ('due_time timestamp with time zone due_time_in_range'),
+        ('lease_term interval lease_term_in_range'),
+        ('attempt_limit integer attempt_limit_positive')
+    ) as e(part)
+    where e.part not in (
+        select concat_ws(' ', t.typname, format_type(t.typbasetype, t.typtypmod), c.conname)
+        from pg_type as t
+        inner join pg_constraint as c on c.contypid = t.oid and c.convalidated
+        where t.typnamespace = 'app_jobs'::regnamespace
+    );
+    assert v_wrong is null, format('missing or changed: %s', v_wrong);
+end;
+$$;
+
 -- what a bad argument is answered with
 do $$
 declare
@@ -376,14 +402,6 @@ begin
         'jobs.superseded boolean not null',
         'jobs.cancel_reason text',
         'jobs.has_effects boolean not null',
-        'constraint jobs_task_identifier_length',
-        'constraint jobs_queue_name_length',
-        'constraint jobs_key_length',
-        'constraint jobs_max_attempts_positive',
-        'constraint jobs_counts_not_negative',
-        'constraint jobs_retry_after_in_range',
-        'constraint jobs_size_in_range',
-        'constraint jobs_run_at_in_range',
         'constraint jobs_held_since',
         'constraint jobs_lease_is_held',
         'constraint jobs_held_out_of_line',

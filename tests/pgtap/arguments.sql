@@ -70,6 +70,41 @@ select throws_ok(
     'attributes beyond it'
 );
 
+-- the same limits as types
+select lives_ok(format('select %L::app_jobs.%I', value, type), format('%s: a good one', type))
+from (
+    values
+    ('task_name', repeat('ü', 126)),
+    ('queue_name', repeat('q', 200)),
+    ('job_payload', to_json(repeat('x', 67108862))::text),
+    ('job_attributes', to_json(repeat('x', 1048500))::text),
+    ('due_time', '1900-01-01 00:00+00'),
+    ('due_time', '9998-12-31 23:59:59+00'),
+    ('lease_term', '1 microsecond'),
+    ('lease_term', '100 years'),
+    ('attempt_limit', '1')
+) as g (type, value);
+select
+    throws_ok(
+        format('select %L::app_jobs.%I', value, type),
+        '23514', null, format('%s: %s is refused', type, left(value, 30))
+    )
+from (
+    values
+    ('task_name', ''),
+    ('task_name', repeat('t', 127)),
+    ('queue_name', ''),
+    ('queue_name', repeat('q', 201)),
+    ('job_payload', to_json(repeat('x', 67108863))::text),
+    ('job_attributes', to_json(repeat('x', 1048576))::text),
+    ('due_time', '1899-12-31 23:59:59+00'),
+    ('due_time', '9999-01-01 00:00+00'),
+    ('due_time', 'infinity'),
+    ('lease_term', '0'),
+    ('lease_term', '101 years'),
+    ('attempt_limit', '0')
+) as b (type, value);
+
 select lives_ok(format('select app_jobs.check_objects(''a'', %L, ''h'')', value), 'objects')
 from unnest(array['[]', '[{}, {"a": 1}]']) as v (value);
 select pg_temp.refuses('select app_jobs.check_objects(''a'', null, ''h'')', '22004', 'a is null');

@@ -41,15 +41,6 @@ select
     )
 from (
     values
-    ('key', ''''', ''k'''),
-    ('key', quote_literal(repeat('t', 127)) || ', ''k'''),
-    ('key', '''t'', '''''),
-    ('key', '''t'', ' || quote_literal(repeat('k', 513))),
-    ('queue_name', '''t'', '''''),
-    ('max_attempts', '''t'', 0'),
-    ('attempts', '''t'', -1'),
-    ('lease', '''t'', -1'),
-    ('retry_after', '''t'', ''0'''),
     ('locked_by', '''t'', ''w'''),
     ('lease_expires_at', '''t'', now()'),
     ('locked_by, locked_at, line', '''t'', ''w'', now(), '''''),

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import uuid
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -185,6 +185,19 @@ def test_add_jobs_of_one_task(client: Client) -> None:
     assert [job.id for job in jobs] == ids
     assert [job.payload for job in jobs] == [{"n": 1}, [2], "three"]
     assert {job.priority for job in jobs} == {4}
+
+
+def test_what_stands_in_an_array_comes_as_it_went(client: Client) -> None:
+    nasty = ['"', "\\", '\\"', "{a,b}", "null", " ", "a\tb", "ü", "'", "%s"]
+    client.add_jobs(identifier="task", payloads=[*nasty, "", None, RawJson('{ "a\\n" : "\\"" }')])
+    for name in nasty:
+        client.add_job(identifier=name)
+    claimed = client.get_jobs("w", nasty, MINUTE, 100)
+    assert [job.task_identifier for job in claimed] == nasty
+    jobs = client.get_jobs("w", ["task"], MINUTE, 100)
+    assert [job.payload for job in jobs] == [*nasty, "", {}, {"a\n": '"'}]
+    with pytest.raises(BadArgument, match=r"task_identifiers\[1\] is no text: 1"):
+        client.get_jobs("w", cast("list[str]", ["a", 1]), MINUTE, 1)
 
 
 def test_add_jobs_is_all_or_nothing_and_names_the_bad_element(client: Client) -> None:
