@@ -138,11 +138,12 @@ declare
     v_old app_jobs.jobs;
     v_job app_jobs.jobs;
 begin
-    perform app_jobs.check_job(
-        add_job.identifier, add_job.job_key, add_job.queue_name, add_job.max_attempts,
-        add_job.retry_after, add_job.run_at
-    );
-    perform app_jobs.check_sizes(add_job.payload, add_job.attributes);
+    perform
+        app_jobs.check_job(
+            add_job.identifier, add_job.job_key, add_job.queue_name, add_job.max_attempts,
+            add_job.retry_after, add_job.run_at
+        ),
+        app_jobs.check_sizes(add_job.payload, add_job.attributes);
     if v_mode not in ('replace', 'preserve_run_at', 'keep', 'once') then
         raise exception 'job_key_mode is "%"', v_mode
             using errcode = '22023', hint = 'Use replace, preserve_run_at, keep or once.';

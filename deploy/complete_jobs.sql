@@ -33,10 +33,11 @@ declare
     v_claimed_again boolean;
     v_effects boolean;
 begin
-    perform app_jobs.check_worker_id(complete_jobs.worker_id);
-    perform app_jobs.check_not_null(
-        'job_ids', complete_jobs.job_ids is null, 'Give the ids of the jobs to complete.'
-    );
+    perform
+        app_jobs.check_worker_id(complete_jobs.worker_id),
+        app_jobs.check_not_null(
+            'job_ids', complete_jobs.job_ids is null, 'Give the ids of the jobs to complete.'
+        );
     if cardinality(complete_jobs.leases) <> cardinality(complete_jobs.job_ids)
         or cardinality(complete_jobs.results) <> cardinality(complete_jobs.job_ids)
     then

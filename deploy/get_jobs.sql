@@ -51,12 +51,13 @@ declare
     v_count integer;
     v_claimed integer := 0;
 begin
-    perform app_jobs.check_worker_id(get_jobs.worker_id);
-    perform app_jobs.check_not_null(
-        'job_expiry', get_jobs.job_expiry is null,
-        'Give the length of the lease, like ''1 minute''.'
-    );
-    perform app_jobs.check_positive('job_expiry', get_jobs.job_expiry);
+    perform
+        app_jobs.check_worker_id(get_jobs.worker_id),
+        app_jobs.check_not_null(
+            'job_expiry', get_jobs.job_expiry is null,
+            'Give the length of the lease, like ''1 minute''.'
+        ),
+        app_jobs.check_positive('job_expiry', get_jobs.job_expiry);
     if get_jobs.job_limit is null or get_jobs.job_limit not between 1 and 10000 then
         raise exception 'job_limit is %', coalesce(get_jobs.job_limit::text, 'null')
             using errcode = case when get_jobs.job_limit is null then '22004' else '22023' end,

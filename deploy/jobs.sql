@@ -43,6 +43,14 @@ create table app_jobs.jobs (
     -- A job gets a second entry when it is claimed: with room for it on its page nothing has to be
     -- split, merged or cleaned up there.
     constraint jobs_pkey primary key (id) with (fillfactor = 50, deduplicate_items = off),
+    -- With a time that nobody can reckon with all claims would fail. The other limits of single
+    -- columns are left to functions: PostgreSQL reads and plans constraints anew in each statement.
+    constraint jobs_retry_after_in_range check (
+        retry_after > interval '0' and retry_after <= interval '100 years'
+    ),
+    constraint jobs_run_at_in_range check (
+        run_at >= '1900-01-01 00:00+00' and run_at < '9999-01-01 00:00+00'
+    ),
     constraint jobs_held_since check ((locked_by is null) = (locked_at is null)),
     constraint jobs_lease_is_held check (lease_expires_at is null or locked_by is not null),
     constraint jobs_held_out_of_line check (line is null or locked_by is null),

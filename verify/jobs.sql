@@ -38,6 +38,8 @@ begin
         'jobs.superseded boolean not null',
         'jobs.cancel_reason text',
         'jobs.has_effects boolean not null',
+        'constraint jobs_retry_after_in_range',
+        'constraint jobs_run_at_in_range',
         'constraint jobs_held_since',
         'constraint jobs_lease_is_held',
         'constraint jobs_held_out_of_line',

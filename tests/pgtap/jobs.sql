@@ -41,6 +41,8 @@ select
     )
 from (
     values
+    ('retry_after', '''t'', ''0'''),
+    ('run_at', '''t'', ''infinity'''),
     ('locked_by', '''t'', ''w'''),
     ('lease_expires_at', '''t'', now()'),
     ('locked_by, locked_at, line', '''t'', ''w'', now(), '''''),
