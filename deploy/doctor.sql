@@ -87,7 +87,7 @@ begin
         'warning', 'leases are over and nobody has taken the jobs back',
         format('%s, the first %s ago', count(*), app_jobs.in_words(v_now - min(l.ended_at))),
         'call app_jobs.tick(), and see that workers do'
-    from app_jobs.due_slots('lease', v_now - interval '10 seconds') as s(slot)
+    from app_jobs.due_slots('lease', v_now - interval '10 seconds', 0) as s(slot)
     -- lateral, and offset 0: slot by slot, whatever the statistics say
     cross join lateral (
         select j.lease_expires_at as ended_at

@@ -39,6 +39,7 @@ declare
     v_timeouts jsonb;
     v_low text;
     v_high text;
+    v_first integer;
     v_only integer;
     v_is_due boolean;
     v_slot integer;
@@ -76,11 +77,12 @@ begin
         end if;
     end if;
 
+    v_first := app_jobs.first_slot();
     -- All that a claim has to know first, in one statement: to begin one costs more than to run it.
     select
         t.paused, t.leases, t.timeouts, r.low, r.high,
-        (select o from app_jobs.only_slot('', get_jobs.task_identifiers) as o),
-        exists (select from app_jobs.anything_due(v_now))
+        (select o from app_jobs.only_slot('', get_jobs.task_identifiers, v_first) as o),
+        exists (select from app_jobs.anything_due(v_now, v_first))
     into v_paused, v_leases, v_timeouts, v_low, v_high, v_only, v_is_due
     from
         app_jobs.task_range(get_jobs.task_identifiers) as r,
@@ -166,8 +168,8 @@ begin
         select c.* from claimed as c
         order by c.priority, c.run_at, c.id;
         get diagnostics v_count = row_count;
-        -- After many jobs it pays to write down how far a slot has been used up, so that nobody
-        -- passes over them again.
+        -- Write down how far a slot has been used up, so that nobody passes over these again; look()
+        -- says where that pays.
         if v_read_committed then
             foreach v_used in array v_met.used_slots loop
                 perform app_jobs.raise_bounds(v_used, '');

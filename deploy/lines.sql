@@ -97,12 +97,14 @@ as $$
     from unnest(task_range.tasks) as t(name)
 $$;
 
-create function app_jobs.only_slot(line text, tasks text[]) returns setof integer
+create function app_jobs.only_slot(line text, tasks text[], first integer)
+returns setof integer
 language sql
 stable
 as $$
     select min(o.slot)
     from app_jobs.open_slots as o
+    where o.slot >= only_slot.first
     having
         count(*) = 1
         and not exists (
@@ -201,7 +203,9 @@ declare
     v_lot app_jobs.found;
     c_slots_at_most constant integer := 200;
     c_many constant integer := 100;
+    c_note_every constant integer := 256;
     c_heads_at_most constant integer := 256;
+    v_first constant integer := app_jobs.first_slot();
     v_tasks text[] := look.tasks;
     v_low text;
     v_high text;
@@ -260,7 +264,8 @@ begin
         v_count := 0;
         for v_head in
             with exact as (
-                select o.slot from app_jobs.open_slots as o where o.slot <> all(v_seen)
+                select o.slot from app_jobs.open_slots as o
+                where o.slot >= v_first and o.slot <> all(v_seen)
                 union all
                 select s.slot from unnest(v_seen) as s(slot)
             )
@@ -365,7 +370,9 @@ begin
         if v_urgency is null then
             v_found.last_id := coalesce(v_lot.last_id, v_found.last_id);
         end if;
-        if v_best.closed and v_count >= c_many then
+        -- Once for so many jobs, as if by chance: to write it down for each single one would cost
+        -- more than to pass over its entry again.
+        if v_best.closed and v_count > (hashint8(v_lot.last_id) & (c_note_every - 1)) then
             v_found.used_slots := v_found.used_slots || v_best.slot;
         end if;
 
@@ -392,7 +399,7 @@ $$;
 
 revoke all on function app_jobs.raise_bounds(integer, text) from public;
 revoke all on function app_jobs.task_range(text[]) from public;
-revoke all on function app_jobs.only_slot(text, text[]) from public;
+revoke all on function app_jobs.only_slot(text, text[], integer) from public;
 revoke all on function app_jobs.lock_jobs(
     integer, text, text[], text, text, text[], app_jobs.place, app_jobs.place, integer, boolean
 ) from public;
@@ -419,11 +426,12 @@ comment on function app_jobs.task_range(text[]) is
 tasks  task identifiers; null: all there can be
 
 Returns: one row. Roles: internal.';
-comment on function app_jobs.only_slot(text, text[]) is
+comment on function app_jobs.only_slot(text, text[], integer) is
 'Name the one slot in which jobs of this line can stand, if there is but one and it is open.
 
 line   '''', or a queue''s line
 tasks  tasks wanted; null: all
+first  as first_slot() says
 
 Returns: a row, or none. Roles: internal.';
 comment on function app_jobs.lock_jobs(

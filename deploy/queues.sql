@@ -23,6 +23,7 @@ volatile
 as $$
 #variable_conflict use_column
 declare
+    v_first constant integer := app_jobs.first_slot();
     v_seats integer := 1;
     v_paused boolean := false;
     v_taken integer[];
@@ -44,6 +45,7 @@ begin
         select j.slot, j.seat
         from (
             select o.slot from app_jobs.open_slots as o
+            where o.slot >= v_first
             union
             select n.slot from noted as n
         ) as s

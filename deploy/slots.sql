@@ -10,9 +10,11 @@ set local lock_timeout = '5s';
 -- them as they are.
 create sequence app_jobs.slot_number as integer start 2;
 create sequence app_jobs.slot_current as integer;
+create sequence app_jobs.slot_first as integer minvalue 0;
 create sequence app_jobs.activity minvalue 0;
 select
     setval('app_jobs.slot_current', 1),
+    setval('app_jobs.slot_first', 0),
     setval('app_jobs.activity', 0);
 
 create table app_jobs.open_slots (
@@ -61,6 +63,31 @@ immutable
 parallel safe
 as $$
     select '#' || queue_line
+$$;
+
+create function app_jobs.first_slot() returns integer
+language sql
+volatile
+as $$
+    -- a snapshot of long ago has slots open that were closed since
+    select case current_setting('transaction_isolation')
+        when 'read committed'
+            then coalesce(pg_sequence_last_value('app_jobs.slot_first'), 0)::integer
+        else 0
+    end
+$$;
+
+create function app_jobs.find_first_slot() returns integer
+language sql
+volatile
+as $$
+    -- Not where this transaction may have closed some: to others they are open till it commits.
+    select case
+        when pg_current_xact_id_if_assigned() is null
+            then
+                setval('app_jobs.slot_first', (select min(o.slot) from app_jobs.open_slots as o))
+                ::integer
+    end
 $$;
 
 create function app_jobs.enter_slot() returns integer
@@ -186,6 +213,7 @@ as $$
 declare
     c_arrivals constant integer := 1000;
     v_current integer := pg_sequence_last_value('app_jobs.slot_current');
+    v_first constant integer := app_jobs.first_slot();
     v_next integer;
     v_slot integer;
     v_closed integer := 0;
@@ -211,7 +239,10 @@ begin
     end if;
 
     for v_slot in
-        select o.slot from app_jobs.open_slots as o where o.slot < v_current order by o.slot
+        select o.slot
+        from app_jobs.open_slots as o
+        where o.slot >= v_first and o.slot < v_current
+        order by o.slot
     loop
         -- An uncommitted writer holds the shared lock. Without one, nobody can write here any more:
         -- to make a slot current again takes the shared lock, too. Lock, check, look: three
@@ -230,6 +261,8 @@ $$;
 
 revoke all on function app_jobs.lock_key(text, text) from public;
 revoke all on function app_jobs.seat_line(text) from public;
+revoke all on function app_jobs.first_slot() from public;
+revoke all on function app_jobs.find_first_slot() from public;
 revoke all on function app_jobs.enter_slot() from public;
 revoke all on function app_jobs.note_arrivals(integer) from public;
 revoke all on function app_jobs.close_slot(integer) from public;
@@ -237,6 +270,7 @@ revoke all on function app_jobs.turn_slots() from public;
 
 comment on sequence app_jobs.slot_number is 'Names slots.';
 comment on sequence app_jobs.slot_current is 'The slot that jobs enter now.';
+comment on sequence app_jobs.slot_first is 'No slot below it is open.';
 comment on sequence app_jobs.activity is 'Jobs that have entered the current slot, about.';
 comment on table app_jobs.open_slots is
 'Slots that may still gain jobs: the current one, and those that an uncommitted transaction has
@@ -276,6 +310,18 @@ comment on function app_jobs.seat_line(text) is
 queue_line  the queue''s line
 
 Roles: internal.';
+comment on function app_jobs.first_slot() is
+'Say from which slot on there may be open ones. The rows of those before are gone, but where an old
+snapshot is held each look would pass over all of them. Call it before the statement that looks, so
+that this sees what had been closed.
+
+Returns: a slot''s number; 0 at another level than READ COMMITTED. Roles: internal.';
+comment on function app_jobs.find_first_slot() is
+'Find the first open slot, for first_slot(). To be called before anything is written, once a second
+or so: it passes over the dead rows.
+
+Returns: its number; null if the transaction has written something before. Roles: internal; READ
+COMMITTED only; the caller pins the plans.';
 comment on function app_jobs.enter_slot() is
 'Enter the current slot until the end of the transaction. Whoever puts a job in a line, schedules it
 or leases it does so in a slot that it has entered: then nobody can close the slot before the job

@@ -19,12 +19,14 @@ select
     setval('app_jobs.pruned_to', 0),
     setval('app_jobs.moved_to', -9223372036854775808);
 
-create function app_jobs.due_slots(kind text, now timestamptz) returns setof integer
+create function app_jobs.due_slots(kind text, now timestamptz, first integer)
+returns setof integer
 language sql
 stable
 as $$
     -- once each: a slot that a sweep listed again may have kept its alarm
     select o.slot from app_jobs.open_slots as o
+    where o.slot >= due_slots.first
     union
     (
         select a.slot
@@ -35,7 +37,7 @@ as $$
     )
 $$;
 
-create function app_jobs.anything_due(now timestamptz) returns setof integer
+create function app_jobs.anything_due(now timestamptz, first integer) returns setof integer
 language sql
 stable
 as $$
@@ -53,6 +55,7 @@ as $$
             and w.run_at <= anything_due.now
         limit 1
     ) as due
+    where o.slot >= anything_due.first
 $$;
 
 create function app_jobs.make_due_ready(
@@ -67,13 +70,14 @@ declare
     c_spare constant integer := 100;
     c_of_queues constant integer := 10;
     v_now constant timestamptz := clock_timestamp();
+    v_first constant integer := app_jobs.first_slot();
     v_due tid[];
     v_wanted integer;
     v_rung boolean;
     v_tids tid[] := '{}'::tid[];
     v_emptied integer[];
 begin
-    perform from app_jobs.anything_due(v_now) limit 1;
+    perform from app_jobs.anything_due(v_now, v_first) limit 1;
     if not found then
         return 0;
     end if;
@@ -98,7 +102,7 @@ begin
             ) as others
         from (
             select j.ctid, j.priority, j.run_at, j.id, j.queue_name
-            from app_jobs.due_slots('run', v_now) as s(slot)
+            from app_jobs.due_slots('run', v_now, v_first) as s(slot)
             -- lateral: slot by slot, whatever the statistics say
             cross join lateral (
                 select w.ctid, w.priority, w.run_at, w.id, w.queue_name
@@ -223,11 +227,12 @@ as $$
 #variable_conflict use_column
 declare
     v_now constant timestamptz := clock_timestamp();
+    v_first constant integer := app_jobs.first_slot();
     v_tids tid[];
 begin
     v_tids := array(
         select j.ctid
-        from app_jobs.due_slots('lease', v_now) as s(slot)
+        from app_jobs.due_slots('lease', v_now, v_first) as s(slot)
         cross join lateral (
             select d.ctid
             from app_jobs.jobs as d
@@ -519,6 +524,7 @@ begin
     select u.slot from unnest(v_unlisted || v_current) as u(slot)
     on conflict on constraint open_slots_pkey do nothing;
     get diagnostics v_listed = row_count;
+    perform setval('app_jobs.slot_first', 0);  -- until the next tick() has looked
     return v_listed;
 end;
 $$;
@@ -629,6 +635,7 @@ declare
     c_reports constant integer := 100;
     v_now constant timestamptz := clock_timestamp();
 begin
+    perform app_jobs.find_first_slot();
     perform setval('app_jobs.ticked_at', (extract(epoch from v_now) * 1000)::bigint);
     relisted := 0;
     if pg_sequence_last_value('app_jobs.swept_at') < extract(epoch from v_now) - 3600
@@ -680,6 +687,7 @@ as $$
 declare
     c_lot constant integer := 1000;
     v_now timestamptz;
+    v_first integer;
     v_lot integer;
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
@@ -709,6 +717,7 @@ begin
     end if;
 
     v_now := clock_timestamp();
+    v_first := app_jobs.first_slot();
     select min(d.run_at) into next_due_at
     from (
         (
@@ -721,7 +730,7 @@ begin
         union all
         -- in open slots, and where an alarm has just gone off: exactly
         select h.run_at
-        from app_jobs.due_slots('run', v_now) as s(slot)
+        from app_jobs.due_slots('run', v_now, v_first) as s(slot)
         cross join lateral (
             select j.run_at
             from app_jobs.jobs as j
@@ -735,8 +744,8 @@ begin
 end;
 $$;
 
-revoke all on function app_jobs.due_slots(text, timestamptz) from public;
-revoke all on function app_jobs.anything_due(timestamptz) from public;
+revoke all on function app_jobs.due_slots(text, timestamptz, integer) from public;
+revoke all on function app_jobs.anything_due(timestamptz, integer) from public;
 revoke all on function app_jobs.make_due_ready(text[], text[], integer) from public;
 revoke all on function app_jobs.end_leases(tid[]) from public;
 revoke all on function app_jobs.end_expired_leases(integer) from public;
@@ -754,17 +763,19 @@ comment on sequence app_jobs.ticked_at is 'When tick() last ran, or get_jobs() i
 comment on sequence app_jobs.swept_at is 'When sweep() last ran: seconds since 1970.';
 comment on sequence app_jobs.pruned_to is 'Up to which keep_until finished_jobs is pruned: seconds since 1970.';
 comment on sequence app_jobs.moved_to is 'Up to which lock key of a queue''s line move_queues() has come.';
-comment on function app_jobs.due_slots(text, timestamptz) is
+comment on function app_jobs.due_slots(text, timestamptz, integer) is
 'List the slots in which something may be due: the open ones, and those whose alarm has gone off.
 
-kind  run or lease
-now   the time
+kind   run or lease
+now    the time
+first  as first_slot() says; 0: look at all rows
 
 Roles: internal; the caller pins the plans.';
-comment on function app_jobs.anything_due(timestamptz) is
+comment on function app_jobs.anything_due(timestamptz, integer) is
 'Name slots in which scheduled jobs may be due. Most claims ask for the first alone, and there is none.
 
-now  the time
+now    the time
+first  as first_slot() says
 
 Roles: internal; the caller pins the plans.';
 comment on function app_jobs.make_due_ready(text[], text[], integer) is

@@ -1708,9 +1708,11 @@ set local lock_timeout = '5s';
 -- them as they are.
 create sequence app_jobs.slot_number as integer start 2;
 create sequence app_jobs.slot_current as integer;
+create sequence app_jobs.slot_first as integer minvalue 0;
 create sequence app_jobs.activity minvalue 0;
 select
     setval('app_jobs.slot_current', 1),
+    setval('app_jobs.slot_first', 0),
     setval('app_jobs.activity', 0);
 
 create table app_jobs.open_slots (
@@ -1759,6 +1761,31 @@ immutable
 parallel safe
 as $$
     select '#' || queue_line
+$$;
+
+create function app_jobs.first_slot() returns integer
+language sql
+volatile
+as $$
+    -- a snapshot of long ago has slots open that were closed since
+    select case current_setting('transaction_isolation')
+        when 'read committed'
+            then coalesce(pg_sequence_last_value('app_jobs.slot_first'), 0)::integer
+        else 0
+    end
+$$;
+
+create function app_jobs.find_first_slot() returns integer
+language sql
+volatile
+as $$
+    -- Not where this transaction may have closed some: to others they are open till it commits.
+    select case
+        when pg_current_xact_id_if_assigned() is null
+            then
+                setval('app_jobs.slot_first', (select min(o.slot) from app_jobs.open_slots as o))
+                ::integer
+    end
 $$;
 
 create function app_jobs.enter_slot() returns integer
@@ -1884,6 +1911,7 @@ as $$
 declare
     c_arrivals constant integer := 1000;
     v_current integer := pg_sequence_last_value('app_jobs.slot_current');
+    v_first constant integer := app_jobs.first_slot();
     v_next integer;
     v_slot integer;
     v_closed integer := 0;
@@ -1909,7 +1937,10 @@ begin
     end if;
 
     for v_slot in
-        select o.slot from app_jobs.open_slots as o where o.slot < v_current order by o.slot
+        select o.slot
+        from app_jobs.open_slots as o
+        where o.slot >= v_first and o.slot < v_current
+        order by o.slot
     loop
         -- An uncommitted writer holds the shared lock. Without one, nobody can write here any more:
         -- to make a slot current again takes the shared lock, too. Lock, check, look: three
@@ -1928,6 +1959,8 @@ $$;
 
 revoke all on function app_jobs.lock_key(text, text) from public;
 revoke all on function app_jobs.seat_line(text) from public;
+revoke all on function app_jobs.first_slot() from public;
+revoke all on function app_jobs.find_first_slot() from public;
 revoke all on function app_jobs.enter_slot() from public;
 revoke all on function app_jobs.note_arrivals(integer) from public;
 revoke all on function app_jobs.close_slot(integer) from public;
@@ -1935,6 +1968,7 @@ revoke all on function app_jobs.turn_slots() from public;
 
 comment on sequence app_jobs.slot_number is 'Names slots.';
 comment on sequence app_jobs.slot_current is 'The slot that jobs enter now.';
+comment on sequence app_jobs.slot_first is 'No slot below it is open.';
 comment on sequence app_jobs.activity is 'Jobs that have entered the current slot, about.';
 comment on table app_jobs.open_slots is
 'Slots that may still gain jobs: the current one, and those that an uncommitted transaction has
@@ -1974,6 +2008,18 @@ comment on function app_jobs.seat_line(text) is
 queue_line  the queue''s line
 
 Roles: internal.';
+comment on function app_jobs.first_slot() is
+'Say from which slot on there may be open ones. The rows of those before are gone, but where an old
+snapshot is held each look would pass over all of them. Call it before the statement that looks, so
+that this sees what had been closed.
+
+Returns: a slot''s number; 0 at another level than READ COMMITTED. Roles: internal.';
+comment on function app_jobs.find_first_slot() is
+'Find the first open slot, for first_slot(). To be called before anything is written, once a second
+or so: it passes over the dead rows.
+
+Returns: its number; null if the transaction has written something before. Roles: internal; READ
+COMMITTED only; the caller pins the plans.';
 comment on function app_jobs.enter_slot() is
 'Enter the current slot until the end of the transaction. Whoever puts a job in a line, schedules it
 or leases it does so in a slot that it has entered: then nobody can close the slot before the job
@@ -2103,12 +2149,14 @@ as $$
     from unnest(task_range.tasks) as t(name)
 $$;
 
-create function app_jobs.only_slot(line text, tasks text[]) returns setof integer
+create function app_jobs.only_slot(line text, tasks text[], first integer)
+returns setof integer
 language sql
 stable
 as $$
     select min(o.slot)
     from app_jobs.open_slots as o
+    where o.slot >= only_slot.first
     having
         count(*) = 1
         and not exists (
@@ -2207,7 +2255,9 @@ declare
     v_lot app_jobs.found;
     c_slots_at_most constant integer := 200;
     c_many constant integer := 100;
+    c_note_every constant integer := 256;
     c_heads_at_most constant integer := 256;
+    v_first constant integer := app_jobs.first_slot();
     v_tasks text[] := look.tasks;
     v_low text;
     v_high text;
@@ -2266,7 +2316,8 @@ begin
         v_count := 0;
         for v_head in
             with exact as (
-                select o.slot from app_jobs.open_slots as o where o.slot <> all(v_seen)
+                select o.slot from app_jobs.open_slots as o
+                where o.slot >= v_first and o.slot <> all(v_seen)
                 union all
                 select s.slot from unnest(v_seen) as s(slot)
             )
@@ -2371,7 +2422,9 @@ begin
         if v_urgency is null then
             v_found.last_id := coalesce(v_lot.last_id, v_found.last_id);
         end if;
-        if v_best.closed and v_count >= c_many then
+        -- Once for so many jobs, as if by chance: to write it down for each single one would cost
+        -- more than to pass over its entry again.
+        if v_best.closed and v_count > (hashint8(v_lot.last_id) & (c_note_every - 1)) then
             v_found.used_slots := v_found.used_slots || v_best.slot;
         end if;
 
@@ -2398,7 +2451,7 @@ $$;
 
 revoke all on function app_jobs.raise_bounds(integer, text) from public;
 revoke all on function app_jobs.task_range(text[]) from public;
-revoke all on function app_jobs.only_slot(text, text[]) from public;
+revoke all on function app_jobs.only_slot(text, text[], integer) from public;
 revoke all on function app_jobs.lock_jobs(
     integer, text, text[], text, text, text[], app_jobs.place, app_jobs.place, integer, boolean
 ) from public;
@@ -2425,11 +2478,12 @@ comment on function app_jobs.task_range(text[]) is
 tasks  task identifiers; null: all there can be
 
 Returns: one row. Roles: internal.';
-comment on function app_jobs.only_slot(text, text[]) is
+comment on function app_jobs.only_slot(text, text[], integer) is
 'Name the one slot in which jobs of this line can stand, if there is but one and it is open.
 
 line   '''', or a queue''s line
 tasks  tasks wanted; null: all
+first  as first_slot() says
 
 Returns: a row, or none. Roles: internal.';
 comment on function app_jobs.lock_jobs(
@@ -2495,6 +2549,7 @@ volatile
 as $$
 #variable_conflict use_column
 declare
+    v_first constant integer := app_jobs.first_slot();
     v_seats integer := 1;
     v_paused boolean := false;
     v_taken integer[];
@@ -2516,6 +2571,7 @@ begin
         select j.slot, j.seat
         from (
             select o.slot from app_jobs.open_slots as o
+            where o.slot >= v_first
             union
             select n.slot from noted as n
         ) as s
@@ -6985,12 +7041,14 @@ select
     setval('app_jobs.pruned_to', 0),
     setval('app_jobs.moved_to', -9223372036854775808);
 
-create function app_jobs.due_slots(kind text, now timestamptz) returns setof integer
+create function app_jobs.due_slots(kind text, now timestamptz, first integer)
+returns setof integer
 language sql
 stable
 as $$
     -- once each: a slot that a sweep listed again may have kept its alarm
     select o.slot from app_jobs.open_slots as o
+    where o.slot >= due_slots.first
     union
     (
         select a.slot
@@ -7001,7 +7059,7 @@ as $$
     )
 $$;
 
-create function app_jobs.anything_due(now timestamptz) returns setof integer
+create function app_jobs.anything_due(now timestamptz, first integer) returns setof integer
 language sql
 stable
 as $$
@@ -7019,6 +7077,7 @@ as $$
             and w.run_at <= anything_due.now
         limit 1
     ) as due
+    where o.slot >= anything_due.first
 $$;
 
 create function app_jobs.make_due_ready(
@@ -7033,13 +7092,14 @@ declare
     c_spare constant integer := 100;
     c_of_queues constant integer := 10;
     v_now constant timestamptz := clock_timestamp();
+    v_first constant integer := app_jobs.first_slot();
     v_due tid[];
     v_wanted integer;
     v_rung boolean;
     v_tids tid[] := '{}'::tid[];
     v_emptied integer[];
 begin
-    perform from app_jobs.anything_due(v_now) limit 1;
+    perform from app_jobs.anything_due(v_now, v_first) limit 1;
     if not found then
         return 0;
     end if;
@@ -7064,7 +7124,7 @@ begin
             ) as others
         from (
             select j.ctid, j.priority, j.run_at, j.id, j.queue_name
-            from app_jobs.due_slots('run', v_now) as s(slot)
+            from app_jobs.due_slots('run', v_now, v_first) as s(slot)
             -- lateral: slot by slot, whatever the statistics say
             cross join lateral (
                 select w.ctid, w.priority, w.run_at, w.id, w.queue_name
@@ -7189,11 +7249,12 @@ as $$
 #variable_conflict use_column
 declare
     v_now constant timestamptz := clock_timestamp();
+    v_first constant integer := app_jobs.first_slot();
     v_tids tid[];
 begin
     v_tids := array(
         select j.ctid
-        from app_jobs.due_slots('lease', v_now) as s(slot)
+        from app_jobs.due_slots('lease', v_now, v_first) as s(slot)
         cross join lateral (
             select d.ctid
             from app_jobs.jobs as d
@@ -7485,6 +7546,7 @@ begin
     select u.slot from unnest(v_unlisted || v_current) as u(slot)
     on conflict on constraint open_slots_pkey do nothing;
     get diagnostics v_listed = row_count;
+    perform setval('app_jobs.slot_first', 0);  -- until the next tick() has looked
     return v_listed;
 end;
 $$;
@@ -7595,6 +7657,7 @@ declare
     c_reports constant integer := 100;
     v_now constant timestamptz := clock_timestamp();
 begin
+    perform app_jobs.find_first_slot();
     perform setval('app_jobs.ticked_at', (extract(epoch from v_now) * 1000)::bigint);
     relisted := 0;
     if pg_sequence_last_value('app_jobs.swept_at') < extract(epoch from v_now) - 3600
@@ -7646,6 +7709,7 @@ as $$
 declare
     c_lot constant integer := 1000;
     v_now timestamptz;
+    v_first integer;
     v_lot integer;
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
@@ -7675,6 +7739,7 @@ begin
     end if;
 
     v_now := clock_timestamp();
+    v_first := app_jobs.first_slot();
     select min(d.run_at) into next_due_at
     from (
         (
@@ -7687,7 +7752,7 @@ begin
         union all
         -- in open slots, and where an alarm has just gone off: exactly
         select h.run_at
-        from app_jobs.due_slots('run', v_now) as s(slot)
+        from app_jobs.due_slots('run', v_now, v_first) as s(slot)
         cross join lateral (
             select j.run_at
             from app_jobs.jobs as j
@@ -7701,8 +7766,8 @@ begin
 end;
 $$;
 
-revoke all on function app_jobs.due_slots(text, timestamptz) from public;
-revoke all on function app_jobs.anything_due(timestamptz) from public;
+revoke all on function app_jobs.due_slots(text, timestamptz, integer) from public;
+revoke all on function app_jobs.anything_due(timestamptz, integer) from public;
 revoke all on function app_jobs.make_due_ready(text[], text[], integer) from public;
 revoke all on function app_jobs.end_leases(tid[]) from public;
 revoke all on function app_jobs.end_expired_leases(integer) from public;
@@ -7720,17 +7785,19 @@ comment on sequence app_jobs.ticked_at is 'When tick() last ran, or get_jobs() i
 comment on sequence app_jobs.swept_at is 'When sweep() last ran: seconds since 1970.';
 comment on sequence app_jobs.pruned_to is 'Up to which keep_until finished_jobs is pruned: seconds since 1970.';
 comment on sequence app_jobs.moved_to is 'Up to which lock key of a queue''s line move_queues() has come.';
-comment on function app_jobs.due_slots(text, timestamptz) is
+comment on function app_jobs.due_slots(text, timestamptz, integer) is
 'List the slots in which something may be due: the open ones, and those whose alarm has gone off.
 
-kind  run or lease
-now   the time
+kind   run or lease
+now    the time
+first  as first_slot() says; 0: look at all rows
 
 Roles: internal; the caller pins the plans.';
-comment on function app_jobs.anything_due(timestamptz) is
+comment on function app_jobs.anything_due(timestamptz, integer) is
 'Name slots in which scheduled jobs may be due. Most claims ask for the first alone, and there is none.
 
-now  the time
+now    the time
+first  as first_slot() says
 
 Roles: internal; the caller pins the plans.';
 comment on function app_jobs.make_due_ready(text[], text[], integer) is
@@ -7848,6 +7915,7 @@ declare
     v_timeouts jsonb;
     v_low text;
     v_high text;
+    v_first integer;
     v_only integer;
     v_is_due boolean;
     v_slot integer;
@@ -7885,11 +7953,12 @@ begin
         end if;
     end if;
 
+    v_first := app_jobs.first_slot();
     -- All that a claim has to know first, in one statement: to begin one costs more than to run it.
     select
         t.paused, t.leases, t.timeouts, r.low, r.high,
-        (select o from app_jobs.only_slot('', get_jobs.task_identifiers) as o),
-        exists (select from app_jobs.anything_due(v_now))
+        (select o from app_jobs.only_slot('', get_jobs.task_identifiers, v_first) as o),
+        exists (select from app_jobs.anything_due(v_now, v_first))
     into v_paused, v_leases, v_timeouts, v_low, v_high, v_only, v_is_due
     from
         app_jobs.task_range(get_jobs.task_identifiers) as r,
@@ -7975,8 +8044,8 @@ begin
         select c.* from claimed as c
         order by c.priority, c.run_at, c.id;
         get diagnostics v_count = row_count;
-        -- After many jobs it pays to write down how far a slot has been used up, so that nobody
-        -- passes over them again.
+        -- Write down how far a slot has been used up, so that nobody passes over these again; look()
+        -- says where that pays.
         if v_read_committed then
             foreach v_used in array v_met.used_slots loop
                 perform app_jobs.raise_bounds(v_used, '');
@@ -10403,7 +10472,7 @@ begin
         'warning', 'leases are over and nobody has taken the jobs back',
         format('%s, the first %s ago', count(*), app_jobs.in_words(v_now - min(l.ended_at))),
         'call app_jobs.tick(), and see that workers do'
-    from app_jobs.due_slots('lease', v_now - interval '10 seconds') as s(slot)
+    from app_jobs.due_slots('lease', v_now - interval '10 seconds', 0) as s(slot)
     -- lateral, and offset 0: slot by slot, whatever the statistics say
     cross join lateral (
         select j.lease_expires_at as ended_at

@@ -288,8 +288,8 @@ drop function app_jobs.move_queues(integer);
 drop function app_jobs.end_expired_leases(integer);
 drop function app_jobs.end_leases(tid[]);
 drop function app_jobs.make_due_ready(text[], text[], integer);
-drop function app_jobs.anything_due(timestamptz);
-drop function app_jobs.due_slots(text, timestamptz);
+drop function app_jobs.anything_due(timestamptz, integer);
+drop function app_jobs.due_slots(text, timestamptz, integer);
 drop sequence app_jobs.moved_to;
 drop sequence app_jobs.pruned_to;
 drop sequence app_jobs.swept_at;
@@ -471,7 +471,7 @@ drop function app_jobs.look(text, text[], text[], integer, app_jobs.place);
 drop function app_jobs.lock_jobs(
     integer, text, text[], text, text, text[], app_jobs.place, app_jobs.place, integer, boolean
 );
-drop function app_jobs.only_slot(text, text[]);
+drop function app_jobs.only_slot(text, text[], integer);
 drop function app_jobs.task_range(text[]);
 drop type app_jobs.found;
 drop type app_jobs.place;
@@ -485,12 +485,15 @@ drop function app_jobs.turn_slots();
 drop function app_jobs.close_slot(integer);
 drop function app_jobs.note_arrivals(integer);
 drop function app_jobs.enter_slot();
+drop function app_jobs.find_first_slot();
+drop function app_jobs.first_slot();
 drop function app_jobs.seat_line(text);
 drop table app_jobs.alarms;
 drop table app_jobs.streams;
 drop function app_jobs.lock_key(text, text);
 drop table app_jobs.open_slots;
 drop sequence app_jobs.activity;
+drop sequence app_jobs.slot_first;
 drop sequence app_jobs.slot_current;
 drop sequence app_jobs.slot_number;
 

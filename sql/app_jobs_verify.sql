@@ -1052,6 +1052,7 @@ begin
     from unnest(array[
         'slot_number for nobody',
         'slot_current for nobody',
+        'slot_first for nobody',
         'activity for nobody',
         'open_slots.slot integer not null',
         'open_slots.opened_by xid8 not null',
@@ -1122,6 +1123,8 @@ begin
         values
         ('lock_key(kind text, name text)', 'bigint', ''),
         ('seat_line(queue_line text)', 'text', ''),
+        ('first_slot()', 'integer', ''),
+        ('find_first_slot()', 'integer', ''),
         ('enter_slot()', 'integer', ''),
         ('note_arrivals(jobs integer)', 'bigint', ''),
         ('close_slot(slot integer)', 'void', ''),
@@ -1223,7 +1226,7 @@ begin
         values
         ('raise_bounds(slot integer, line text)', 'boolean', ''),
         ('task_range(tasks text[])', 'TABLE(low text, high text)', ''),
-        ('only_slot(line text, tasks text[])', 'SETOF integer', ''),
+        ('only_slot(line text, tasks text[], first integer)', 'SETOF integer', ''),
         (
             'lock_jobs(slot integer, line text, tasks text[], low text, high text, paused text[], '
             || 'after app_jobs.place, until app_jobs.place, most integer, of_queues boolean)',
@@ -2451,8 +2454,8 @@ begin
     select string_agg(e.signature, ', ') into v_wrong
     from (
         values
-        ('due_slots(kind text, now timestamp with time zone)', 'SETOF integer', ''),
-        ('anything_due(now timestamp with time zone)', 'SETOF integer', ''),
+        ('due_slots(kind text, now timestamp with time zone, first integer)', 'SETOF integer', ''),
+        ('anything_due(now timestamp with time zone, first integer)', 'SETOF integer', ''),
         ('make_due_ready(tasks text[], paused text[], most integer)', 'integer', ''),
         ('end_leases(tids tid[])', 'void', ''),
         ('end_expired_leases(most integer)', 'integer', ''),

@@ -68,7 +68,7 @@ begin
         values
         ('raise_bounds(slot integer, line text)', 'boolean', ''),
         ('task_range(tasks text[])', 'TABLE(low text, high text)', ''),
-        ('only_slot(line text, tasks text[])', 'SETOF integer', ''),
+        ('only_slot(line text, tasks text[], first integer)', 'SETOF integer', ''),
         (
             'lock_jobs(slot integer, line text, tasks text[], low text, high text, paused text[], '
             || 'after app_jobs.place, until app_jobs.place, most integer, of_queues boolean)',

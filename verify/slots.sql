@@ -14,6 +14,7 @@ begin
     from unnest(array[
         'slot_number for nobody',
         'slot_current for nobody',
+        'slot_first for nobody',
         'activity for nobody',
         'open_slots.slot integer not null',
         'open_slots.opened_by xid8 not null',
@@ -84,6 +85,8 @@ begin
         values
         ('lock_key(kind text, name text)', 'bigint', ''),
         ('seat_line(queue_line text)', 'text', ''),
+        ('first_slot()', 'integer', ''),
+        ('find_first_slot()', 'integer', ''),
         ('enter_slot()', 'integer', ''),
         ('note_arrivals(jobs integer)', 'bigint', ''),
         ('close_slot(slot integer)', 'void', ''),

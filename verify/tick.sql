@@ -61,8 +61,8 @@ begin
     select string_agg(e.signature, ', ') into v_wrong
     from (
         values
-        ('due_slots(kind text, now timestamp with time zone)', 'SETOF integer', ''),
-        ('anything_due(now timestamp with time zone)', 'SETOF integer', ''),
+        ('due_slots(kind text, now timestamp with time zone, first integer)', 'SETOF integer', ''),
+        ('anything_due(now timestamp with time zone, first integer)', 'SETOF integer', ''),
         ('make_due_ready(tasks text[], paused text[], most integer)', 'integer', ''),
         ('end_leases(tids tid[])', 'void', ''),
         ('end_expired_leases(most integer)', 'integer', ''),

@@ -16,6 +16,7 @@ begin
     insert into app_jobs.open_slots (slot) values (1);
     perform setval('app_jobs.slot_number', 1);
     perform setval('app_jobs.slot_current', 1);
+    perform setval('app_jobs.slot_first', 0);
     perform setval('app_jobs.activity', 0);
     perform setval('app_jobs.moved_to', -9223372036854775808);
     perform setval('app_jobs.ticked_at', 1e15::bigint);
@@ -132,7 +133,9 @@ create view spec.lost as
 select j.id
 from app_jobs.jobs as j
 where
-    j.slot not in (select o.slot from app_jobs.open_slots as o)
+    j.slot not in (
+        select o.slot from app_jobs.open_slots as o where o.slot >= app_jobs.first_slot()
+    )
     and (
         j.line is not null and not exists (
             select from app_jobs.streams as s
@@ -159,7 +162,9 @@ union all
 select d.id
 from app_jobs.scheduled_jobs as d
 where
-    d.slot not in (select o.slot from app_jobs.open_slots as o)
+    d.slot not in (
+        select o.slot from app_jobs.open_slots as o where o.slot >= app_jobs.first_slot()
+    )
     and not exists (
         select from app_jobs.alarms as a
         where a.slot = d.slot and a.kind = 'schedule' and a.due_at <= d.due_at

@@ -12,7 +12,9 @@ BROKEN = """
     union all
     select 'in a slot that is not listed', j.id from app_jobs.jobs as j
     where
-        j.slot not in (select o.slot from app_jobs.open_slots as o)
+        j.slot not in (
+            select o.slot from app_jobs.open_slots as o where o.slot >= app_jobs.first_slot()
+        )
         -- a processing job has nothing that could come
         and (j.locked_by is null or j.lease_expires_at is not null)
         and not exists (

@@ -68,6 +68,38 @@ MUTANTS = [
         " where j.slot = raise_bounds.slot",
         "claim-rollback.spec",
     ),
+    mutant(
+        "slots closed since are passed over by who still sees them open",
+        "a transaction claims what it sees",
+        "slots",
+        "select case current_setting('transaction_isolation') when 'read committed' then coalesce",
+        "select case 'read committed' when 'read committed' then coalesce",
+        "slot-first.spec",
+    ),
+    mutant(
+        "a slot closed by an open transaction is passed over",
+        "what is rolled back has not happened",
+        "slots",
+        "when pg_current_xact_id_if_assigned() is null then",
+        "when true then",
+        "slot-first.spec",
+    ),
+    mutant(
+        "nobody notes where the open slots begin",
+        "claims are flat under an old snapshot",
+        "tick",
+        "perform app_jobs.find_first_slot();",
+        "",
+        "pages/test_pages.py::test_one_by_one_under_an_old_snapshot",
+    ),
+    mutant(
+        "claims of one job raise no bounds",
+        "claims are flat under an old snapshot",
+        "lines",
+        "v_count > (hashint8(v_lot.last_id) & (c_note_every - 1))",
+        "v_count >= c_many",
+        "pages/test_pages.py::test_one_by_one_under_an_old_snapshot",
+    ),
     # keys
     mutant(
         "a producer takes no heed of a claim",
