@@ -85,6 +85,14 @@ MUTANTS = [
         "slot-first.spec",
     ),
     mutant(
+        "a slot that a sweep lists again is passed over",
+        "what is restored is found",
+        "tick",
+        "perform setval('app_jobs.slot_first', 0);",
+        "",
+        "slot-first.spec",
+    ),
+    mutant(
         "nobody notes where the open slots begin",
         "claims are flat under an old snapshot",
         "tick",
