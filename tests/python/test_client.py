@@ -187,6 +187,29 @@ def test_add_jobs_of_one_task(client: Client) -> None:
     assert {job.priority for job in jobs} == {4}
 
 
+def test_payloads_of_one_task_are_sent_together_or_as_they_are(
+    client: Client, connection: psycopg.Connection[Any]
+) -> None:
+    def sent(payloads: Any) -> list[str]:
+        ids = client.add_jobs(identifier="task", payloads=payloads)
+        rows = connection.execute(
+            "select payload::text from app_jobs.jobs where id = any(%s) order by id", [ids]
+        )
+        return [text for (text,) in rows]
+
+    assert sent([{"n": [1, "ü"]}, None, "1,2"]) == ['{"n":[1,"\\u00fc"]}', "{}", '"1,2"']
+    assert sent(n for n in range(3)) == ["0", "1", "2"]
+    assert sent([]) == []
+    # JSON text is kept byte for byte, and one element is one job
+    assert sent([RawJson(" [ 1 ] "), {"n": 1}, None]) == [" [ 1 ] ", '{"n":1}', "{}"]
+    with pytest.raises(psycopg.DataError, match="json"):
+        sent([RawJson("1,2")])
+    with pytest.raises(BadArgument, match=r"payloads\[1\] is not JSON"):
+        sent([1, {2, 3}, 4])
+    with pytest.raises(BadArgument, match="payloads is null"):
+        sent(None)
+
+
 def test_what_stands_in_an_array_comes_as_it_went(client: Client) -> None:
     nasty = ['"', "\\", '\\"', "{a,b}", "null", " ", "a\tb", "ü", "'", "%s"]
     client.add_jobs(identifier="task", payloads=[*nasty, "", None, RawJson('{ "a\\n" : "\\"" }')])

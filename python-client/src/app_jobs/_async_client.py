@@ -173,7 +173,11 @@ class AsyncClient:
             )
         if specs is not None:
             return await self._call(_sql.ADD_JOBS, connection, specs=specs)
-        return await self._call(_sql.ADD_JOBS_OF_TASK, connection, **options)
+        payloads = options.pop("payloads", None)
+        if payloads is not None:
+            payloads = list(payloads)  # an iterator would be used up by the first look
+        function = _sql.adding(payloads)
+        return await self._call(function, connection, payloads=payloads, **options)
 
     async def find_job(
         self,

@@ -647,6 +647,17 @@ def _json_array(argument: str, values: Sequence[Any] | None) -> str | None:
     )
 
 
+def _payload_list(argument: str, payloads: Sequence[Any]) -> str:
+    """Return a JSON array. To make it at once takes a fifth of the time."""
+    values = [{} if payload is None else payload for payload in payloads]
+    try:
+        return _encode_json(values)
+    except (TypeError, ValueError, RecursionError):
+        # the one that has no JSON text is named
+        texts = [to_json(f"{argument}[{index}]", value) for index, value in enumerate(values)]
+        return "[" + ",".join(texts) + "]"
+
+
 def _member(argument: str, value: Any) -> str:
     if isinstance(value, timedelta):
         value = _duration(argument, value)
@@ -726,7 +737,7 @@ class _Kind:
 
     type: str
     encode: Callable[[str, Any], Any] = lambda argument, value: value
-    added_to: str = ""
+    within: str = "{}"
 
 
 _TEXT = _Kind("text")
@@ -745,11 +756,12 @@ _SCHEDULE = _Kind("json", _schedule)
 _FLOAT = _Kind("double precision")
 _MOMENT = _Kind("timestamptz", _moment)
 _DURATION = _Kind("interval", _duration)
-_FROM_NOW = _Kind("interval", _duration, "pg_catalog.clock_timestamp() + ")
+_FROM_NOW = _Kind("interval", _duration, "pg_catalog.clock_timestamp() + {}")
 _TEXTS = _Kind("text[]", _text_array)
 _BIGINTS = _Kind("bigint[]", _int_array)
 _INTEGERS = _Kind("integer[]", _int_array)
 _JSONS = _Kind("json[]", _json_array)
+_PAYLOADS = _Kind("json", _payload_list, "array(select pg_catalog.json_array_elements({}))")
 
 
 def _as_text(value: Any) -> str | None:
@@ -772,7 +784,7 @@ class Function(Generic[T]):
     def query(self, schema: str) -> str:
         """Return the statement, with a named placeholder per argument."""
         arguments = ", ".join(
-            f"{quoted(name)} => {kind.added_to}%({name})s::{kind.type}"
+            f"{quoted(name)} => " + kind.within.format(f"%({name})s::{kind.type}")
             for name, kind in self.arguments.items()
         )
         return f"select {self.columns} from {quoted(schema)}.{self.name}({arguments})"
@@ -787,8 +799,8 @@ class Function(Generic[T]):
         All values are text, which every driver can send, whatever it makes of the other types.
         """
         arguments = ", ".join(
-            f"{name} => {kind.added_to}cast(cast({placeholder(name, number)} as text)"
-            f" as {kind.type})"
+            f"{name} => "
+            + kind.within.format(f"cast(cast({placeholder(name, number)} as text) as {kind.type})")
             for number, (name, kind) in enumerate(self.arguments.items(), 1)
         )
         name = quoted(schema).replace("%%", "%")
@@ -844,9 +856,21 @@ ADD_JOB = Function(
 ADD_JOBS = Function("add_jobs", {"specs": _SPECS}, _first_of_each)
 ADD_JOBS_OF_TASK = Function(
     "add_jobs",
-    {"identifier": _TEXT, "payloads": _JSONS, "db_id": _UUID, **_WHEN, **_WHAT_ELSE},
+    {"identifier": _TEXT, "payloads": _PAYLOADS, "db_id": _UUID, **_WHEN, **_WHAT_ELSE},
     _first_of_each,
 )
+ADD_RAW_JOBS_OF_TASK = Function(
+    "add_jobs", {**ADD_JOBS_OF_TASK.arguments, "payloads": _JSONS}, _first_of_each
+)
+
+
+def adding(payloads: Sequence[Any] | None) -> Function[list[int]]:
+    """Return the function for jobs of one task: RawJson goes in an array of texts, as it is."""
+    if payloads is None or any(isinstance(payload, RawJson) for payload in payloads):
+        return ADD_RAW_JOBS_OF_TASK
+    return ADD_JOBS_OF_TASK
+
+
 FIND_JOB = Function("find_job", {"job_key": _TEXT, "db_id": _UUID}, _one_job, JOB_COLUMNS)
 CANCEL_JOB = Function(
     "cancel_job", {"job_key": _TEXT, "db_id": _UUID, "reason": _TEXT}, _one_job, JOB_COLUMNS
@@ -1138,6 +1162,7 @@ FUNCTIONS: tuple[Function[Any], ...] = (
     ADD_JOB,
     ADD_JOBS,
     ADD_JOBS_OF_TASK,
+    ADD_RAW_JOBS_OF_TASK,
     FIND_JOB,
     CANCEL_JOB,
     NEXT_RUN_AT,
