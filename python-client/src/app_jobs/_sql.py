@@ -733,7 +733,7 @@ def _traced(attributes: Any, traceparent: str | None) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """An SQL type, and how a Python value becomes one of it."""
+    """An SQL type, how a Python value becomes one of it, and the expression that it stands in."""
 
     type: str
     encode: Callable[[str, Any], Any] = lambda argument, value: value
